@@ -1,0 +1,51 @@
+# Both `make reproduce` and `make test` set everything up first; where that was done, it takes no time.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+
+# Stages are started as `python -m stages.NAME`: the environment's Python must come first.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test test-all lint data ui bench track doctor clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+reproduce: setup ## everything: set-up, sample data if there is none, all stages, the table of methods
+	@$(PY) -m stages.data ensure
+	@$(PY) -m flows.reproduce
+
+test: lint ## lint, types and every test that takes seconds
+	@$(PYTEST)
+
+test-all: lint ## the slow tests too: servers, kills, real clips
+	@$(PYTEST) -m ""
+
+lint: setup ## ruff (lint and format) and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+data: setup ## put another release in place: make data FROM=/path/to/release [NAME=name], or FROM=sample
+	@test -n "$(FROM)" || { echo 'say which: make data FROM=/path/to/release, or make data FROM=sample'; exit 2; }
+	@$(PY) -m stages.data put "--from=$(FROM)" $(if $(NAME),"--name=$(NAME)")
+
+ui: setup ## Prefect server and worker and MLflow's pages, on this machine only
+	@$(PY) -m flows.ui
+
+bench: setup ## the speed ratios that the project claims
+	@$(PY) -m benchmarks
+
+track: setup ## bring MLflow up to date from the stages' output files
+	@$(PY) -m stages.track
+
+doctor: setup ## check what the tools' traps need, and say how to mend it
+	@$(PY) -m stages.doctor
+
+clean: ## remove caches of checks and tests; data, results and the environment stay
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	@find flows stages models tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+setup: ## only the set-up (Python 3.11, pip, gcc, git and make must be there)
+	@"$(PYTHON)" .ci/setup

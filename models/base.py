@@ -1,0 +1,132 @@
+"""What every method has in common: the batch it is given, the predictions it gives, how pairs are scored.
+
+A method is one module with ``Config`` (``paper`` and ``small`` are two values of it), ``build(config, labels)`` and a
+network with ``loss(batch) -> dict`` (the key ``loss`` is what is minimised) and ``predict(batch) -> Predictions``.
+Axes: B batch, T frames, H height, W width, K classes, P valid pairs (44 with background).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypedDict
+
+import torch
+from torch import Tensor
+
+from models import IGNORE
+
+
+class Labels(Protocol):
+    """What a method needs to know of a data set's labels (``stages.core.labels.LabelSpace`` is one)."""
+
+    actors: tuple[str, ...]  # background first
+    actions: tuple[str, ...]
+    valid_ids: tuple[int, ...]  # actor * 10 + action of the pairs that can occur, background (0) first
+
+
+class Batch(TypedDict, total=False):
+    """What the loader gives a method."""
+
+    frames: Tensor  # (B, T, H, W, 3) uint8 RGB
+    flow: Tensor  # (B, T, H, W, 2 or 3), encoded as the method's Config asks
+    labels: Tensor  # (B, T, H, W) uint8 joint ids, IGNORE where nobody labelled; training only
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Label maps at the labelled frame of each window, at the resolution of the input: (B, H, W) uint8 each."""
+
+    joint: Tensor
+    actor: Tensor
+    action: Tensor
+
+
+@dataclass(frozen=True)
+class Window:
+    """Frames that a method sees around the frame it labels: numbers ``frame - before`` to ``frame + after``."""
+
+    before: int = 0
+    after: int = 0
+
+    @property
+    def length(self) -> int:
+        """Frames in the window."""
+        return self.before + 1 + self.after
+
+
+SINGLE_FRAME = Window()
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a method is trained. ``learning_rates`` are by the names of the method's ``parameter_groups``."""
+
+    steps: int
+    batch: int
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    optimiser: str = "sgd"  # sgd (momentum 0.9) or adam
+    schedule: str = "poly"  # poly (power 0.9, DeepLab), cosine (one cycle with warm-up) or step:<at>:<factor>
+    weight_decay: float = 5e-4
+
+
+def split_labels(joint: Tensor) -> tuple[Tensor, Tensor]:
+    """Joint ids to actor and action ids (int64), ``IGNORE`` kept."""
+    joint = joint.long()
+    ignored = joint == IGNORE
+    return torch.where(ignored, IGNORE, joint // 10), torch.where(ignored, IGNORE, joint % 10)
+
+
+class PairScores(torch.nn.Module):
+    """log p(pair) = log p(actor) + log p(action), over the pairs that can occur (Dang et al. 2018, equation 1 ff.)."""
+
+    ids: Tensor  # (P,) joint id of each pair
+    actors: Tensor
+    actions: Tensor
+
+    def __init__(self, labels: Labels) -> None:
+        super().__init__()
+        ids = torch.tensor(labels.valid_ids)
+        for name, values in (("ids", ids), ("actors", ids // 10), ("actions", ids % 10)):
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, actor: Tensor, action: Tensor) -> Predictions:
+        """Logits (B, K_actor, H, W) and (B, K_action, H, W) to label maps (B, H, W)."""
+        pairs = actor.log_softmax(1)[:, self.actors] + action.log_softmax(1)[:, self.actions]  # (B, P, H, W)
+        joint = self.ids[pairs.argmax(1)]
+        return Predictions(joint.byte(), actor.argmax(1).byte(), action.argmax(1).byte())
+
+
+def channels_last(network: torch.nn.Module) -> torch.nn.Module:
+    """Lay out 2D convolutions channels last, which CPUs and GPUs compute faster; changes no value."""
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def load_encoder(network: torch.nn.Module, weights: dict[str, Tensor], *, where: str) -> None:
+    """Load public weights by key; a classifier's last layer (``fc``) is left out.
+
+    Raises ``ValueError`` that lists missing and unexpected keys, or shapes that do not fit.
+    """
+    own = network.state_dict()
+    kept = {key: value for key, value in weights.items() if not key.startswith(("fc.", "logits."))}
+    missing = sorted(key for key in own.keys() - kept.keys() if not key.endswith("num_batches_tracked"))
+    unexpected = sorted(kept.keys() - own.keys())
+    wrong = sorted(k for k in own.keys() & kept.keys() if own[k].shape != kept[k].shape)
+    if missing or unexpected or wrong:
+        raise ValueError(
+            f"{where} does not fit this encoder: missing keys {missing[:5]} ({len(missing)}), unexpected keys "
+            f"{unexpected[:5]} ({len(unexpected)}), other shapes {wrong[:5]} ({len(wrong)})"
+        )
+    network.load_state_dict(kept, strict=False)
+
+
+def parameter_count(network: torch.nn.Module) -> int:
+    """Learnable parameters."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def configuration(module: Any, name: str) -> Any:
+    """``paper`` or ``small`` of a method's module. Raises ``ValueError`` for another name."""
+    if name not in {"paper", "small"}:
+        raise ValueError(f"train.common.config: `{name}` is neither `paper` nor `small`")
+    return getattr(module, name)

@@ -1,0 +1,145 @@
+"""I3D, the inflated Inception network (Carreira and Zisserman 2017), with named end points and adjustable strides.
+
+Keys are those of the common PyTorch port of the public checkpoints (Conv3d_1a_7x7.conv3d.weight, Mixed_3b.b1a.bn.bias),
+so that rgb_imagenet.pt and flow_imagenet.pt load by name. Padding is TensorFlow's `same`, computed from the input's
+size; batch norm has epsilon 1e-3.
+Axes: B batch, C channels, T frames, H height, W width.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Triple = tuple[int, int, int]
+
+# Channels of the Inception blocks: 1x1; 1x1 and 3x3; 1x1 and 3x3; 1x1 after pooling.
+MIXED: dict[str, tuple[int, int, int, int, int, int]] = {
+    "Mixed_3b": (64, 96, 128, 16, 32, 32),
+    "Mixed_3c": (128, 128, 192, 32, 96, 64),
+    "Mixed_4b": (192, 96, 208, 16, 48, 64),
+    "Mixed_4c": (160, 112, 224, 24, 64, 64),
+    "Mixed_4d": (128, 128, 256, 24, 64, 64),
+    "Mixed_4e": (112, 144, 288, 32, 64, 64),
+    "Mixed_4f": (256, 160, 320, 32, 128, 128),
+    "Mixed_5b": (256, 160, 320, 32, 128, 128),
+    "Mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+
+POOLS: dict[str, tuple[Triple, Triple]] = {
+    "MaxPool3d_2a_3x3": ((1, 3, 3), (1, 2, 2)),
+    "MaxPool3d_3a_3x3": ((1, 3, 3), (1, 2, 2)),
+    "MaxPool3d_4a_3x3": ((3, 3, 3), (2, 2, 2)),
+    "MaxPool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
+}
+
+ENDPOINTS = (
+    "Conv3d_1a_7x7", "MaxPool3d_2a_3x3", "Conv3d_2b_1x1", "Conv3d_2c_3x3", "MaxPool3d_3a_3x3", "Mixed_3b", "Mixed_3c",
+    "MaxPool3d_4a_3x3", "Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f", "MaxPool3d_5a_2x2", "Mixed_5b",
+    "Mixed_5c",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the encoder. ``width`` scales every channel count; ``last`` is the deepest end point that is built."""
+
+    inputs: int = 3  # 3 for RGB, 2 for flow
+    width: float = 1.0
+    last: str = "Mixed_5c"
+    strides: dict[str, Triple] = field(default_factory=dict)  # of pools or Conv3d_1a_7x7, where not as published
+
+    def scaled(self, channels: int) -> int:
+        """``channels`` at this width, at least 4."""
+        return max(4, round(channels * self.width))
+
+    def channels(self, endpoint: str) -> int:
+        """Channels at ``endpoint``."""
+        if endpoint in MIXED:
+            b0, _, b1, _, b2, b3 = MIXED[endpoint]
+            return sum(self.scaled(channels) for channels in (b0, b1, b2, b3))
+        return self.scaled({"Conv3d_1a_7x7": 64, "Conv3d_2b_1x1": 64, "Conv3d_2c_3x3": 192}[endpoint])
+
+
+class Unit(nn.Module):
+    """Convolution without bias, batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: Triple, *, stride: Triple = (1, 1, 1)) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride=stride, bias=False)
+        self.bn = nn.BatchNorm3d(outputs, eps=1e-3, momentum=0.01)
+        nn.init.kaiming_normal_(self.conv3d.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv3d(pad_same(x, self.kernel, self.stride))), inplace=True)
+
+
+class Pool(nn.Module):
+    """Max pooling with `same` padding by zeros (its inputs are never negative)."""
+
+    def __init__(self, kernel: Triple, stride: Triple) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool3d(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
+
+
+class Mixed(nn.Module):
+    """An Inception block: four branches, concatenated."""
+
+    def __init__(self, inputs: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        one, three = (1, 1, 1), (3, 3, 3)
+        self.b0 = Unit(inputs, channels[0], one)
+        self.b1a, self.b1b = Unit(inputs, channels[1], one), Unit(channels[1], channels[2], three)
+        self.b2a, self.b2b = Unit(inputs, channels[3], one), Unit(channels[3], channels[4], three)
+        self.b3a, self.b3b = Pool(three, one), Unit(inputs, channels[5], one)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], dim=1)
+
+
+class I3D(nn.Module):
+    """(B, inputs, T, H, W) -> features at the end points asked for."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.inputs
+        self.endpoints = ENDPOINTS[: ENDPOINTS.index(config.last) + 1]
+        for name in self.endpoints:
+            if name in POOLS:
+                kernel, stride = POOLS[name]
+                self.add_module(name, Pool(kernel, config.strides.get(name, stride)))
+                continue
+            if name in MIXED:
+                self.add_module(name, Mixed(channels, tuple(config.scaled(c) for c in MIXED[name])))
+            else:
+                kernel = {"Conv3d_1a_7x7": (7, 7, 7), "Conv3d_2b_1x1": (1, 1, 1), "Conv3d_2c_3x3": (3, 3, 3)}[name]
+                stride = config.strides.get(name, (2, 2, 2) if name == "Conv3d_1a_7x7" else (1, 1, 1))
+                self.add_module(name, Unit(channels, config.channels(name), kernel, stride=stride))
+            channels = config.channels(name)
+
+    def forward(self, x: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
+        """Features at ``wanted`` end points; nothing deeper than the deepest of them is computed."""
+        features: dict[str, Tensor] = {}
+        for name in self.endpoints:
+            x = self.get_submodule(name)(x)
+            if name in wanted:
+                features[name] = x
+                if len(features) == len(wanted):
+                    break
+        return features
+
+
+def pad_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
+    """Zero padding so that the output has ceil(input / stride) steps on each of T, H, W, the odd one at the end."""
+    padding: list[int] = []
+    for length, k, s in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
+        total = max((math.ceil(length / s) - 1) * s + k - length, 0)
+        padding += [total // 2, total - total // 2]
+    return F.pad(x, padding) if any(padding) else x

@@ -1,0 +1,292 @@
+"""The item cache: inside a stage, work is done item by item, and an item once computed is never computed again.
+
+An item's key is the sha256 of its ingredients: the content of its inputs, the parameters that matter, the code that
+computes it (the import closure of its module within this project) and the versions of the libraries that matter. The
+ingredients are stored beside the result, so that ``python -m stages.why`` can say what changed. A result is written to
+a temporary name and moved into place, so a killed run loses only the items in flight. The cache lives in ``.items``,
+outside every DVC output (DVC removes outputs before it runs a stage); results are hard-linked into the output folder.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from stages.core import tables, workers
+
+CACHE = Path(os.environ.get("ACTOR_ACTION_ITEMS", ".items"))
+PACKAGES = ("flows", "stages", "models")
+PLUMBING = frozenset(f"stages.core.{name}" for name in ("cli", "items", "params", "tracking", "workers"))
+"""Modules that move results about and change none: a change there makes no item stale."""
+
+
+class BadItem(ValueError):
+    """Raised by an item's function: this input can't be used, for the reason in the message. The run goes on."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One unit of work: ``name`` (of the output file), content hashes of its inputs, and what the function is given."""
+
+    name: str
+    inputs: Mapping[str, str]
+    argument: Any = None
+
+
+Compute = Callable[[Any, Mapping[str, Any], Path], None]
+"""``function(argument, parameters, target)`` writes its result to ``target`` or raises ``BadItem``."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the items of a stage."""
+
+    computed: list[str]
+    reused: list[str]
+    quarantined: dict[str, str]
+
+
+def run(
+    stage: str,
+    function: Compute,
+    items: Sequence[Item],
+    *,
+    parameters: Mapping[str, Any],
+    libraries: Sequence[str],
+    output: Path,
+    suffix: str = ".arrow",
+    resources: workers.Workers | None = None,
+    gpu: bool = False,
+    shared: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Compute what is not in the cache and link every result to ``output/clips/<name><suffix>``.
+
+    Writes ``output/manifest.parquet`` (item, key, file) and ``output/quarantine.parquet`` (item, reason).
+    ``parameters`` go into the key and to the function; ``shared`` goes to the function only (paths, devices).
+    Raises ``RuntimeError`` that names the item when the function fails with anything but ``BadItem``.
+    """
+    names = [item.name for item in items]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{stage}: two items of the same name: {sorted({n for n in names if names.count(n) > 1})[:5]}")
+    folder = CACHE / stage
+    _sweep(folder)
+    code = import_closure(function.__module__)
+    versions = {library: importlib.metadata.version(library) for library in libraries}
+    keys: dict[str, str] = {}
+    pending: list[tuple[Item, dict[str, Any]]] = []
+    for item in items:
+        ingredients = {"inputs": dict(item.inputs), "parameters": dict(parameters), "code": code, "libraries": versions}
+        keys[item.name] = digest(ingredients)
+        if not _usable(folder, keys[item.name], suffix):
+            pending.append((item, ingredients))
+    waiting = {item.name for item, _ in pending}
+    arguments = [(item.name, keys[item.name], ingredients, item.argument) for item, ingredients in pending]
+    task = partial(_compute_item, function, dict(parameters) | dict(shared or {}), folder.absolute(), suffix)
+    with _progress(stage) as progress:
+        bar = progress.add_task(stage, total=len(items), completed=len(items) - len(pending))
+        for _ in workers.compute(task, arguments, workers=resources or workers.configured(), gpu=gpu):
+            progress.advance(bar)
+    quarantined: dict[str, str] = {}
+    manifest = []
+    (output / "clips").mkdir(parents=True, exist_ok=True)
+    for item in items:
+        record = json.loads(_record(folder, keys[item.name]).read_text())
+        if "quarantine" in record:
+            quarantined[item.name] = record["quarantine"]
+            continue
+        target = output / "clips" / f"{item.name}{suffix}"
+        link(_result(folder, keys[item.name], suffix), target)
+        manifest.append({"item": item.name, "key": keys[item.name], "file": f"clips/{target.name}"})
+    tables.write_parquet(output / "manifest.parquet", tables.rows_to_table(manifest, tables.MANIFEST))
+    write_quarantine(output / "quarantine.parquet", quarantined)
+    outcome = Outcome(
+        computed=[item.name for item, _ in pending],
+        reused=[name for name in names if name not in waiting],
+        quarantined=quarantined,
+    )
+    print(
+        f"{stage}: {len(items)} items, {len(outcome.computed)} computed, {len(outcome.reused)} reused, "
+        f"{len(quarantined)} in quarantine"
+    )
+    for name, reason in list(quarantined.items())[:10]:
+        print(f"  quarantine: {name}: {reason}")
+    return outcome
+
+
+def write_quarantine(path: Path, reasons: Mapping[str, str]) -> None:
+    """Items that could not be used and why, sorted by name."""
+    rows = [{"item": name, "reason": reasons[name]} for name in sorted(reasons)]
+    tables.write_parquet(path, tables.rows_to_table(rows, tables.QUARANTINE))
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """Item -> key of a stage's output folder. Raises ``ValueError`` when the stage has not run."""
+    path = folder / "manifest.parquet"
+    if not path.exists():
+        raise ValueError(f"{path} not found: run `dvc repro` so that the stages before this one have run")
+    table = tables.read_parquet(path, tables.MANIFEST)
+    return dict(zip(table["item"].to_pylist(), table["key"].to_pylist(), strict=True))
+
+
+def digest(ingredients: Any) -> str:
+    """sha256 of JSON-like ingredients, independent of key order."""
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def import_closure(module: str) -> dict[str, str]:
+    """Every module of this project that ``module`` imports, itself included, with the sha256 of its source.
+
+    Follows import statements in the source (also those inside functions); ``PLUMBING`` is left out.
+    """
+    seen: dict[str, str] = {}
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        if name in seen or name in PLUMBING:
+            continue
+        source = _source(name)
+        if source is None:
+            continue
+        seen[name] = hashlib.sha256(source).hexdigest()
+        queue.extend(imported_modules(source, package=name.rpartition(".")[0]))
+    return dict(sorted(seen.items()))
+
+
+def imported_modules(source: bytes, *, package: str) -> list[str]:
+    """Modules of this project named by the import statements of ``source``."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                raise ValueError(f"relative import in {package}: this project's imports are absolute")
+            found.append(base)
+            found += [f"{base}.{alias.name}" for alias in node.names]
+    return [name for name in found if name.split(".")[0] in PACKAGES and _source(name) is not None]
+
+
+def link(source: Path, target: Path) -> None:
+    """Put ``source`` at ``target`` atomically: a hard link where the file system can, else a copy."""
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:
+        shutil.copyfile(source, part)
+    os.replace(part, target)
+
+
+@cache
+def _source(module: str) -> bytes | None:
+    specification = importlib.util.find_spec(module) if _parent_exists(module) else None
+    if specification is None or not specification.origin or not specification.origin.endswith(".py"):
+        return None
+    return Path(specification.origin).read_bytes()
+
+
+def _parent_exists(module: str) -> bool:
+    # find_spec imports the parent; `stages.core.labels.A2D` has a parent that is no package.
+    parent = module.rpartition(".")[0]
+    if not parent:
+        return True
+    specification = importlib.util.find_spec(parent) if _parent_exists(parent) else None
+    return specification is not None and specification.submodule_search_locations is not None
+
+
+def _result(folder: Path, key: str, suffix: str) -> Path:
+    return folder / key[:2] / f"{key}{suffix}"
+
+
+def _record(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key}.json"
+
+
+def _usable(folder: Path, key: str, suffix: str) -> bool:
+    """Is there a result, and is it still what was written? (An output folder holds a link to the same bytes.)"""
+    try:
+        record = json.loads(_record(folder, key).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    if "quarantine" in record:
+        return True
+    result = _result(folder, key, suffix)
+    if not result.exists():
+        return False
+    status = result.stat()
+    if [status.st_size, status.st_mtime_ns] == record["stat"]:
+        return True
+    return file_digest(result) == record["sha256"]
+
+
+def _compute_item(
+    function: Compute, parameters: dict[str, Any], folder: Path, suffix: str, work: tuple[str, str, dict[str, Any], Any]
+) -> None:
+    name, key, ingredients, argument = work
+    result, record = _result(folder, key, suffix), _record(folder, key)
+    result.parent.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {"item": name, "ingredients": ingredients}
+    handle, part = tempfile.mkstemp(prefix=".part-", dir=folder)
+    os.close(handle)
+    try:
+        function(argument, parameters, Path(part))
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        content["sha256"] = file_digest(Path(part))
+        status = os.stat(part)
+        content["stat"] = [status.st_size, status.st_mtime_ns]
+        os.chmod(part, 0o644)
+        os.replace(part, result)
+    except BadItem as bad:
+        content["quarantine"] = str(bad)
+    except Exception as error:
+        raise RuntimeError(f"{folder.name}: item `{name}` failed: {type(error).__name__}: {error}") from error
+    finally:
+        Path(part).unlink(missing_ok=True)
+    # The record comes last and makes the result count; a kill between the two costs this one item.
+    draft = record.with_name(f".{record.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content, sort_keys=True, default=str))
+    os.replace(draft, record)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs left behind; an hour old, so that no running item loses its file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in folder.glob(".part-*"):
+        if time.time() - part.stat().st_mtime > 3600:
+            part.unlink(missing_ok=True)
+
+
+def _progress(stage: str) -> Progress:
+    del stage
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    # On a terminal only: a log should not hold a line a redraw.
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal)

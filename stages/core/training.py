@@ -1,0 +1,204 @@
+"""The training loop: steps, checkpoints, learning curves. One loop for pretraining and for every method.
+
+A checkpoint lies outside DVC's outputs, under the key of the training (its inputs, parameters, code and libraries), so
+a killed training goes on where it was, with the same batches and the same random state, and ends with the same weights
+as one that was never killed. A finished training that is asked for again is read from its last checkpoint.
+"""
+
+import csv
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from models.base import Training
+from stages.core import items
+
+WARM_UP = 0.1
+"""Share of the steps over which `cosine` raises the learning rate from zero."""
+CLIP_NORM = 10.0
+"""Gradients are scaled down to this norm: a rare batch must not undo a short training."""
+
+Batches = Callable[[int], Iterator[Any]]
+"""``batches(start)`` yields the batches of step ``start`` and on."""
+Log = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Where and how often a training is saved."""
+
+    key: str
+    seconds: float
+    folder: Path = items.CACHE / "checkpoints"
+
+    @property
+    def path(self) -> Path:
+        """The one checkpoint of this training."""
+        return self.folder / f"{self.key}.pt"
+
+
+def fit(
+    name: str,
+    network: nn.Module,
+    loss: Callable[[Any], dict[str, Tensor]],
+    groups: dict[str, list[nn.Parameter]],
+    batches: Batches,
+    training: Training,
+    *,
+    seed: int,
+    checkpointing: Checkpointing,
+    log: Log | None = None,
+) -> list[dict[str, float]]:
+    """Train ``network`` in place; return its learning curve (a row every hundredth of the way).
+
+    ``groups`` are the parameters by the names in ``training.learning_rates``. Raises ``ValueError`` when the loss
+    is no longer finite.
+    """
+    torch.manual_seed(seed)
+    rates = [training.learning_rates[group] for group in groups]
+    optimiser = _optimiser(training, list(groups.values()), rates)
+    curve: list[dict[str, float]] = []
+    start = 0
+    if checkpointing.path.exists():
+        saved = torch.load(checkpointing.path, weights_only=True, map_location="cpu")
+        network.load_state_dict(saved["network"])
+        optimiser.load_state_dict(saved["optimiser"])
+        torch.set_rng_state(saved["random"])
+        start, curve = saved["step"], saved["curve"]
+        print(f"{name}: goes on from step {start} of {training.steps}")
+        if log is not None:
+            for row in curve:
+                log(int(row["step"]), {key: value for key, value in row.items() if key != "step"})
+    every = max(1, training.steps // 100)
+    sums: dict[str, float] = {}
+    saved_at = time.monotonic()
+    network.train()
+    device = next(network.parameters()).device
+    stream = batches(start) if start < training.steps else iter(())
+    with _progress() as progress:
+        bar = progress.add_task(name, total=training.steps, completed=start)
+        for step in range(start, training.steps):
+            factor = learning_rate_factor(training, step)
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+            losses = loss(to_device(next(stream), device))
+            optimiser.zero_grad(set_to_none=True)
+            losses["loss"].backward()
+            nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+            optimiser.step()
+            for key, value in losses.items():
+                sums[key] = sums.get(key, 0.0) + float(value.detach())
+            if (step + 1) % every == 0:
+                row = {"step": step + 1, **{key: value / every for key, value in sums.items()}}
+                if not math.isfinite(row["loss"]):
+                    raise ValueError(
+                        f"{name}: the loss is {row['loss']} at step {step + 1}; lower learning_rate in params.yaml"
+                    )
+                curve.append(row)
+                sums = {}
+                if log is not None:
+                    log(step + 1, {key: value for key, value in row.items() if key != "step"})
+            progress.update(bar, completed=step + 1)
+            due = time.monotonic() - saved_at > checkpointing.seconds
+            # Only where a row of the curve ends, so that a resumed curve has the same rows.
+            if step + 1 == training.steps or (due and (step + 1) % every == 0):
+                _save(checkpointing.path, network, optimiser, step + 1, curve)
+                saved_at = time.monotonic()
+    network.eval()
+    return curve
+
+
+def learning_rate_factor(training: Training, step: int) -> float:
+    """Factor on the learning rates at ``step``: poly, cosine or step:<at>:<factor>."""
+    done = step / training.steps
+    if training.schedule == "poly":
+        return (1 - done) ** 0.9
+    if training.schedule == "cosine":
+        if done < WARM_UP:
+            return (step + 1) / (WARM_UP * training.steps + 1)
+        return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+    kind, _, rest = training.schedule.partition(":")
+    if kind == "step" and rest:
+        at, _, factor = rest.partition(":")
+        return float(factor) if step >= int(at) else 1.0
+    raise ValueError(f"schedule `{training.schedule}`: write poly, cosine or step:<at>:<factor>")
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Every tensor of a batch on ``device``."""
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
+
+
+def choose_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """State dict at ``path``, atomically; the same weights give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with part.open("wb") as file:  # a file, not a path: torch would write the temporary name into the archive
+        torch.save(state, file)
+    os.replace(part, path)
+
+
+def write_curve(path: Path, curve: list[dict[str, float]]) -> None:
+    """Learning curve as CSV, its first column ``step``, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(curve[0]) if curve else ["step", "loss"])
+        writer.writeheader()
+        for row in curve:
+            writer.writerow({key: value if key == "step" else f"{value:.6g}" for key, value in row.items()})
+    os.replace(part, path)
+
+
+def _optimiser(training: Training, groups: list[list[nn.Parameter]], rates: list[float]) -> torch.optim.Optimizer:
+    parameters = [{"params": group, "lr": rate} for group, rate in zip(groups, rates, strict=True)]
+    if training.optimiser == "sgd":
+        return torch.optim.SGD(parameters, momentum=0.9, weight_decay=training.weight_decay)
+    if training.optimiser == "adam":
+        return torch.optim.AdamW(parameters, weight_decay=training.weight_decay)
+    raise ValueError(f"optimiser `{training.optimiser}`: write sgd or adam")
+
+
+def _save(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, step: int, curve: list[dict[str, float]]
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    state = {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "random": torch.get_rng_state(),
+        "step": step,
+        "curve": curve,
+    }
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal)

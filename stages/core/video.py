@@ -1,0 +1,84 @@
+"""Frames of one clip: decoding an mp4, packing its frames, reading them back."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from stages.core.items import BadItem
+from stages.core.tables import FRAME_PACK, Pack, write_pack
+
+TOLERATED_SHORTFALL = 0.1
+"""Share of a clip's frames that may be missing at its end (containers and csv differ by a frame or two)."""
+
+
+def pack_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
+    """Decode ``argument["path"]`` and pack its frames into one Arrow file at ``target``.
+
+    ``argument["frames"]`` is the number of frames expected; ``parameters``: encoding (jpeg or png) and quality.
+    Raises ``BadItem`` for a clip that can't be decoded or ends early.
+    """
+    images = []
+    shape = (0, 0)
+    try:
+        for image in decode(Path(argument["path"])):
+            shape = image.shape[:2]
+            images.append(encode_image(image, encoding=parameters["encoding"], quality=parameters["quality"]))
+    except av.error.FFmpegError as error:
+        raise BadItem(f"can't be decoded after {len(images)} frames: {error.strerror}") from error
+    expected = argument["frames"]
+    if len(images) < expected * (1 - TOLERATED_SHORTFALL) or not images:
+        raise BadItem(f"truncated: {len(images)} frames can be decoded where videoset.csv promises {expected}")
+    columns = {"frame": pa.array(range(len(images)), pa.int32()), "image": pa.array(images, pa.binary())}
+    write_pack(target, columns, FRAME_PACK, height=str(shape[0]), width=str(shape[1]))
+
+
+def decode(path: Path) -> Iterator[np.ndarray]:
+    """Frames of a video file, in order: (H, W, 3) uint8 BGR, OpenCV's order of channels."""
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise BadItem("holds no video stream")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # clips are the parallelism
+        for frame in container.decode(stream):
+            yield frame.to_ndarray(format="bgr24")
+
+
+def encode_image(image: np.ndarray, *, encoding: str, quality: int) -> bytes:
+    """(H, W, 3) uint8 BGR to the bytes of a JPEG or PNG file."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if encoding == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 3]
+    encoded, buffer = cv2.imencode(f".{encoding}", image, options)
+    assert encoded
+    return buffer.tobytes()
+
+
+class Clip:
+    """A packed clip: random access to its decoded frames."""
+
+    def __init__(self, path: Path) -> None:
+        self._pack = Pack(path)
+        self.height = int(self._pack.metadata["height"])
+        self.width = int(self._pack.metadata["width"])
+
+    def __len__(self) -> int:
+        return len(self._pack)
+
+    def frame(self, number: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of 0-based frame ``number``."""
+        data = np.frombuffer(self._pack.column(number, "image")[0].as_buffer(), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert image is not None, "packed by encode_image"
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def frames(self, numbers: Sequence[int]) -> np.ndarray:
+        """(T, H, W, 3) uint8 RGB; numbers outside the clip are clamped to its first and last frame."""
+        decoded: dict[int, np.ndarray] = {}
+        for number in numbers:
+            clamped = min(max(number, 0), len(self) - 1)
+            if clamped not in decoded:
+                decoded[clamped] = self.frame(clamped)
+        return np.stack([decoded[min(max(number, 0), len(self) - 1)] for number in numbers])

@@ -1,0 +1,125 @@
+"""Where items are computed: in this process, in processes of this machine, or in Ray. Only this module imports ray.
+
+All three take a module-level function and a list of arguments and give back (position, result) as results come, with a
+bounded number in flight. The choice changes no result, so it is no parameter of any stage: ``workers`` in params.yaml,
+or ``ACTOR_ACTION_RUNNER``.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
+from typing import Any, Literal
+
+import cv2
+
+from stages.core.params import Section, load
+
+RUNNER_VARIABLE = "ACTOR_ACTION_RUNNER"
+RAY_BATCH = 25
+"""Items a Ray task: twenty tasks of 25 are ten times cheaper than 500 of one."""
+
+
+class Workers(Section):
+    """Section ``workers`` of params.yaml."""
+
+    runner: Literal["auto", "serial", "processes", "ray"] = "auto"
+    processes: int = 0
+    gpu_share: float = 0.25
+
+    @property
+    def count(self) -> int:
+        """Processes of this machine to use."""
+        return self.processes or os.cpu_count() or 1
+
+
+def configured() -> Workers:
+    """The workers that params.yaml and the environment ask for; ``auto`` is resolved."""
+    workers = load("workers", Workers)
+    runner = os.environ.get(RUNNER_VARIABLE, workers.runner)
+    if runner == "auto":
+        runner = "ray" if os.environ.get("RAY_ADDRESS") else "processes"
+    return Workers.model_validate({**workers.model_dump(), "runner": runner})
+
+
+Task = Callable[[Any], Any]
+
+
+def compute(
+    function: Task, arguments: Sequence[Any], *, workers: Workers, gpu: bool = False
+) -> Iterator[tuple[int, Any]]:
+    """Yield ``(position, function(arguments[position]))`` in the order of completion.
+
+    ``function`` must be importable by name in another process. Its exception ends the iteration; what was computed
+    before has been yielded. ``gpu``: each Ray task asks for a share of a GPU where the cluster has one.
+    """
+    if not arguments:
+        return iter(())
+    if workers.runner == "ray":
+        return _ray(function, arguments, gpu_share=workers.gpu_share if gpu else 0.0)
+    if workers.runner == "processes" and workers.count > 1 and len(arguments) > 1:
+        return _processes(function, arguments, count=min(workers.count, len(arguments)))
+    return _serial(function, arguments)
+
+
+def _serial(function: Task, arguments: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    _single_thread()
+    for position, argument in enumerate(arguments):
+        yield position, function(argument)
+
+
+def _processes(function: Task, arguments: Sequence[Any], *, count: int) -> Iterator[tuple[int, Any]]:
+    # forkserver: a fork of a process that runs threads (torch, arrow) can deadlock, and spawn imports everything anew.
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_single_thread) as pool:
+        queue = iter(enumerate(arguments))
+        running: dict[Future[Any], int] = {}
+        try:
+            while True:
+                for position, argument in islice(queue, 4 * count - len(running)):
+                    running[pool.submit(function, argument)] = position
+                if not running:
+                    return
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running.pop(future), future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ray(function: Task, arguments: Sequence[Any], *, gpu_share: float) -> Iterator[tuple[int, Any]]:
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # keeps every socket on the loopback
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if not ray.is_initialized():
+        # Without RAY_ADDRESS this starts a cluster of its own, which ends with the process.
+        ray.init(log_to_driver=False, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}})
+    resources = ray.cluster_resources()
+    # A share of a GPU that the cluster hasn't got would wait for ever, silently.
+    gpus = gpu_share if resources.get("GPU", 0) > 0 else 0
+    slots = int(resources.get("CPU", 1))
+    batch = max(1, min(RAY_BATCH, len(arguments) // (2 * slots)))
+    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(_batch)
+    batches = iter([range(start, min(start + batch, len(arguments))) for start in range(0, len(arguments), batch)])
+    running: dict[Any, range] = {}
+    while True:
+        for positions in islice(batches, 2 * slots - len(running)):
+            running[remote.remote(function, [arguments[position] for position in positions])] = positions
+        if not running:
+            return
+        done, _ = ray.wait(list(running), num_returns=1)
+        for reference in done:
+            yield from zip(running.pop(reference), ray.get(reference), strict=True)
+
+
+def _batch(function: Task, arguments: Sequence[Any]) -> list[Any]:
+    _single_thread()
+    return [function(argument) for argument in arguments]
+
+
+def _single_thread() -> None:
+    # Items are the parallelism; and the number of threads must be fixed for the same bytes everywhere.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    cv2.setNumThreads(1)

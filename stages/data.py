@@ -1,0 +1,241 @@
+"""The raw data set: which release lies in data/raw, through DVC.
+
+    python -m stages.data ensure                   data/raw as data.dvc pins it: the sample, or what DVC has
+    python -m stages.data put --from=PATH|sample   another release in its place
+
+No stage of the pipeline. Writes data/raw, data.dvc and `index.dataset` of params.yaml, all of them or none: what was
+there waits in data/.put until the new release is tracked, and an interrupted `put` is undone by the next call.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from filelock import FileLock
+from ruamel.yaml import YAML
+
+from stages.core import a2d
+
+RAW = Path("data/raw")
+PIN = Path("data.dvc")
+PARAMS = Path("params.yaml")
+SAMPLE = Path("data/sample.tar.xz")
+WORK = Path("data/.put")  # on the file system of data/raw, so that a folder changes its place in one step
+PREVIOUS = WORK / "previous"
+LOCK = Path("data/.put.lock")
+
+RELEASE = ("Release", "a2d_annotation.txt", "a2d_missed_videos.txt", "a2d_annotation_with_instances")
+"""The four roots of a release: what is taken over. Whatever else lies beside them stays out of the data set's hash."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Put the raw data set in place.")
+
+
+@app.command()
+def ensure() -> None:
+    """Put data/raw in place if it is missing. Raises ``ValueError`` if neither the sample nor DVC can give it."""
+    if is_in_place() and not WORK.exists():
+        return
+    with locked():
+        if is_in_place():
+            return
+        pinned = pinned_md5()
+        if SAMPLE.exists():
+            sample = unpack_sample(WORK / "incoming")
+            if directory_md5(sample) == pinned:
+                remove(RAW)
+                os.replace(sample, RAW)
+                # The hash is the pinned one: this only fills DVC's cache, so that `dvc status` is clean.
+                dvc("commit", PIN)
+                print(f"data: sample data set unpacked into {RAW}")
+                return
+        print(f"data: {RAW} is missing, asking DVC for {pinned}")
+        if dvc("checkout", PIN, check=False) != 0 and dvc("pull", PIN, check=False) != 0:
+            raise ValueError(
+                f"{RAW} is missing and DVC has it neither in its cache nor on a remote (its message is above).\n"
+                "Name a remote and pull:     python -m dvc remote add -d NAME URL && python -m dvc pull data.dvc\n"
+                "or put a release in place:  make data FROM=/path/to/release   (or FROM=sample)"
+            )
+
+
+@app.command()
+def put(
+    source: Annotated[str, typer.Option("--from", help="folder of a release in A2D's layout, or `sample`")],
+    name: Annotated[str, typer.Option(help="what tables call it; the folder's name by default")] = "",
+) -> None:
+    """Make a release, or the sample, the data set, tracked by DVC.
+
+    Raises ``ValueError`` for a wrong layout, a bad name or when DVC can't track it; then everything is as before.
+    """
+    name = name or ("sample" if source == "sample" else Path(source).resolve().name)
+    if not re.fullmatch(r"[\w][\w.+-]*", name):
+        raise ValueError(f"`{name}` can't name a data set in tables: choose letters, digits and . _ + - with NAME=...")
+    if source != "sample":
+        a2d.check_layout(Path(source))
+        if Path(source).resolve().is_relative_to(RAW.resolve()):
+            raise ValueError(f"{source} is the data set that is in place: name a folder outside {RAW}")
+    with locked():
+        incoming = WORK / "incoming"
+        if source == "sample":
+            unpack_sample(incoming)
+        else:
+            copy_release(Path(source), incoming)
+        a2d.check_layout(incoming)
+        replace_release(incoming, name)
+    print(f"data: {name} is in {RAW}, tracked by {PIN}: `make reproduce` runs on it")
+
+
+def replace_release(incoming: Path, name: str) -> None:
+    """Swap the folder ``incoming`` in and track it; on any error or interruption put everything back."""
+    saved = WORK / "saved"
+    saved.mkdir()
+    for path in filter(Path.exists, (PIN, PARAMS)):
+        shutil.copy2(path, saved / path.name)
+    if not RAW.exists():
+        RAW.mkdir()  # so that there is always a folder to put back
+    os.replace(saved, PREVIOUS)  # from here on, undo() goes back to what it holds
+    try:
+        os.replace(RAW, PREVIOUS / RAW.name)
+        os.replace(incoming, RAW)
+        if not PIN.exists():
+            PIN.write_text(f"outs:\n- path: {RAW}\n  hash: md5\n")
+        dvc("commit", "--force", PIN)
+        set_dataset(name)
+    except BaseException:
+        undo()
+        raise
+    os.replace(PREVIOUS, WORK / "done")  # from here on, there is no way back
+    remove(WORK)
+
+
+def undo() -> None:
+    """Undo an unfinished ``put``, also one of a process that was killed; no effect where there is none."""
+    if PREVIOUS.exists():
+        if (PREVIOUS / RAW.name).exists():
+            remove(RAW)
+            os.replace(PREVIOUS / RAW.name, RAW)
+        for path in (PIN, PARAMS):
+            if (PREVIOUS / path.name).exists():
+                shutil.copy2(PREVIOUS / path.name, path)
+            else:
+                path.unlink(missing_ok=True)
+        remove(WORK / "done")
+        os.replace(PREVIOUS, WORK / "done")  # a half removed PREVIOUS must never be gone back to
+    remove(WORK)
+
+
+def is_in_place() -> bool:
+    return RAW.is_dir() and any(RAW.iterdir())
+
+
+def pinned_md5() -> str:
+    """The hash in data.dvc. Raises ``ValueError`` if the file is missing or tracks another folder."""
+    if not PIN.exists():
+        raise ValueError(f"{PIN} not found: run from the project's top folder, or `make data FROM=...` makes it")
+    outs = yaml.safe_load(PIN.read_text())["outs"]
+    if [out["path"] for out in outs] != [str(RAW)]:
+        raise ValueError(f"{PIN} must track {RAW} and nothing else: DVC refuses stage outputs below a tracked data/")
+    return str(outs[0].get("md5"))
+
+
+def directory_md5(folder: Path) -> str:
+    """The hash that DVC gives to ``folder``, computed without placing it: MD5 of the sorted list of its files."""
+    files = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "md5").hexdigest()
+            files.append({"md5": digest, "relpath": path.relative_to(folder).as_posix()})
+    files.sort(key=lambda file: file["relpath"])
+    return hashlib.md5(json.dumps(files, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def unpack_sample(target: Path) -> Path:
+    """Unpack the archive into the new folder ``target``. Raises ``ValueError`` for a missing, broken or unsafe one."""
+    if not SAMPLE.exists():
+        raise ValueError(f"{SAMPLE} not found: it is part of the repository (git checkout {SAMPLE})")
+    target.mkdir(parents=True)
+    try:
+        with tarfile.open(SAMPLE) as archive:
+            archive.extractall(target, filter="data")  # refuses links and paths that lead outside
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"{SAMPLE} can't be unpacked: {error}") from error
+    return target
+
+
+def copy_release(source: Path, target: Path) -> None:
+    """Copy the four roots of a release into the new folder ``target``: contents only, ``source`` may be read-only."""
+    files = [source / root for root in RELEASE if (source / root).is_file()]
+    for root in RELEASE:
+        # Links are followed: large clips often lie on another disk.
+        for folder, _, names in os.walk(source / root, followlinks=True):
+            files += [Path(folder, name) for name in names]
+    needed = sum(path.stat().st_size for path in files)
+    target.mkdir(parents=True)
+    if needed * 2 > (free := shutil.disk_usage(target).free):  # once here, once in DVC's cache
+        raise ValueError(
+            f"{source} needs {needed * 2 / 1e9:.1f} GB here and in DVC's cache, {free / 1e9:.1f} GB are free"
+        )
+    for path in files:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def set_dataset(name: str) -> None:
+    """Write ``index.dataset`` of params.yaml; comments and everything else stay as they are."""
+    parser = YAML()
+    parser.preserve_quotes = True
+    parser.width = 4096
+    parser.indent(mapping=2, sequence=4, offset=2)
+    content = parser.load(PARAMS.read_text())
+    content["index"]["dataset"] = name
+    written = io.StringIO()
+    parser.dump(content, written)
+    temporary = PARAMS.with_suffix(".yaml.new")
+    temporary.write_text(written.getvalue())
+    os.replace(temporary, PARAMS)
+
+
+def dvc(*arguments: str | Path, check: bool = True) -> int:
+    """Run dvc and return its exit code. Raises ``ValueError`` when it fails and ``check`` is set."""
+    code = subprocess.run([sys.executable, "-m", "dvc", *arguments], stdin=subprocess.DEVNULL, check=False).returncode
+    if code != 0 and check:
+        raise ValueError(f"`dvc {' '.join(map(str, arguments))}` ended with {code}; its message is above")
+    return code
+
+
+def remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """One process at a time; an unfinished ``put`` of an earlier one is undone first."""
+    LOCK.parent.mkdir(exist_ok=True)
+    with FileLock(LOCK):
+        undo()
+        try:
+            yield
+        finally:
+            if not PREVIOUS.exists():  # else undo() itself failed: the next call tries again
+                remove(WORK)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,88 @@
+"""Stage `pretrain`: small encoders that have seen actors and actions, in place of ImageNet and Kinetics weights.
+
+Reads nothing: clips come from the generator, another seed and another pool than the sample's. Writes data/pretrain:
+rgb2d.pt, flow2d.pt, rgb3d.pt (public key names) and curves.csv. Who has public weights names them in `train`.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from models import deeplab, ssa2d
+from models.base import Training, channels_last
+from models.classifier import Classifiers
+from stages.core import cli, items, pretraining, training
+from stages.core.labels import A2D
+from stages.core.params import Section, load
+
+
+class Parameters(Section):
+    """Section ``pretrain`` of params.yaml."""
+
+    seed: int
+    height: int  # of the generated clips, in pixels
+    width: int
+    frames: int
+    steps: int
+    batch: int
+    learning_rate: float
+    loaders: int
+    threads: int
+    checkpoint_seconds: float
+
+
+def run(parameters: Parameters, *, output: Path = Path("data/pretrain")) -> None:
+    """Train the encoders and save them."""
+    torch.set_num_threads(parameters.threads)
+    torch.manual_seed(parameters.seed)
+    network = Classifiers(deeplab.small.encoder, ssa2d.small.encoder, actors=len(A2D.actors), actions=len(A2D.actions))
+    channels_last(network).to(training.choose_device())
+    schedule = Training(
+        steps=parameters.steps,
+        batch=parameters.batch,
+        learning_rates={"all": parameters.learning_rate},
+        optimiser="adam",
+        schedule="cosine",
+        weight_decay=1e-4,
+    )
+    key = items.digest(
+        {
+            "parameters": parameters.model_dump(exclude={"loaders", "checkpoint_seconds"}),
+            "code": items.import_closure("stages.core.pretraining")
+            | items.import_closure("stages.core.training")
+            | items.import_closure("models.classifier"),
+            "sizes": [repr(deeplab.small.encoder), repr(ssa2d.small.encoder)],
+            "torch": torch.__version__,
+        }
+    )
+    clips = pretraining.GeneratedClips(
+        seed=parameters.seed, height=parameters.height, width=parameters.width, frames=parameters.frames
+    )
+    batches = partial(
+        pretraining.batches, clips, steps=parameters.steps, batch=parameters.batch, loaders=parameters.loaders
+    )
+    curve = training.fit(
+        "pretrain",
+        network,
+        network.loss,
+        {"all": list(network.parameters())},
+        batches,
+        schedule,
+        seed=parameters.seed,
+        checkpointing=training.Checkpointing(key=key, seconds=parameters.checkpoint_seconds),
+    )
+    for name, encoder in network.encoders().items():
+        training.save_weights(output / f"{name}.pt", encoder)
+    training.write_curve(output / "curves.csv", curve)
+    last = curve[-1]
+    print("pretrain: " + ", ".join(f"{name} {value:.3f}" for name, value in last.items() if name != "step"))
+
+
+def main() -> None:
+    """Pretrain the small encoders."""
+    run(load("pretrain", Parameters))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,236 @@
+"""``python -m stages.profile --method=deeplab --inputs=rgb+flow --config=small``: what one method costs on this machine.
+
+No stage of dvc.yaml: times are not reproducible, so they lie outside hashed outputs, in
+.items/profiles/<method>-<inputs>-<config>.json, from where MLflow shows them. Labels frames of a made-up moving clip one
+at a time, as a user with one clip would, and measures ms per frame without and with flow estimation, parameters, peak
+memory, and the share of the convolution peak: operations per second over those of one plain convolution, timed in the
+same run with the same threads. One profile at a time on a machine: a second one waits.
+"""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import psutil
+import torch
+import typer
+from filelock import FileLock
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from models import METHODS
+from models import method as method_module
+from models.base import channels_last, configuration, parameter_count
+from stages.core import cli, items, loader, training
+from stages.core.dataset import Sample
+from stages.core.labels import A2D
+from stages.core.params import nearest
+from stages.core.runs import INPUTS
+
+FULL_HEIGHT, FULL_WIDTH = 320, 568
+"""A2D's usual frame: the height of every clip, and the most frequent width."""
+PEAK_SHAPE = (8, 256, 56, 56)
+"""(B, C, H, W) of the plain convolution, 3 x 3 and C to C: 29.6 GFLOP, enough to fill any core or GPU."""
+BUSY_PERCENT = 15
+"""Load by others, in percent of all cores, above which a result says that it was not alone."""
+LOCK = Path(tempfile.gettempdir()) / "actor-action-profile.lock"
+
+
+def run(
+    method: str, inputs: str, config_name: str, *, height: int = 0, width: int = 0, frames: int = 4, repeats: int = 5,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure and write the JSON; ``frames`` are labelled in each of ``repeats``, of which the median counts.
+
+    ``height`` 0 is the configuration's own, else A2D's; ``width`` 0 keeps A2D's aspect. Raises ``ValueError`` for a
+    method, inputs or sizes that do not exist.
+    """
+    if inputs not in INPUTS:
+        raise ValueError(f"--inputs={inputs}{nearest(inputs, list(INPUTS))}")
+    if min(frames, repeats) < 1 or min(height, width) < 0:
+        raise ValueError("--frames and --repeats are at least 1, --height and --width at least 0 (0: by itself)")
+    module = method_module(method)
+    config = module.with_inputs(configuration(module, config_name), inputs)
+    height = height or config.height or FULL_HEIGHT
+    width = width or 2 * round(height * FULL_WIDTH / FULL_HEIGHT / 2)
+    with FileLock(LOCK):
+        others = psutil.cpu_percent(interval=0.5)
+        result = {
+            "method": method, "inputs": inputs, "config": config_name, "height": height, "width": width,
+            "window": config.window.length, "frames": frames, "repeats": repeats,
+            **_measure(module, config, height=height, width=width, frames=frames, repeats=repeats),
+            "load_of_others_percent": others, "alone": others < BUSY_PERCENT, "torch": torch.__version__,
+        }  # fmt: skip
+    _write(items.CACHE / "profiles" / f"{method}-{inputs}-{config_name}.json", result)
+    return result
+
+
+def _measure(module: Any, config: Any, *, height: int, width: int, frames: int, repeats: int) -> dict[str, Any]:
+    device = training.choose_device()
+    with_flow = "flow" in config.streams
+    clip = moving_clip(frames + 1, height, width)
+    memory = _PeakMemory(device)
+    network = channels_last(module.build(config, A2D)).to(device).eval()
+    windows = [_window(clip, number, config, flow=np.zeros((height, width, 2), np.float32)) for number in range(frames)]
+    batches = [training.to_device(window, device) for window in windows]
+
+    def label() -> None:
+        for batch in batches:
+            network.predict(batch)
+
+    def estimate_and_encode() -> None:
+        for number in range(frames):
+            fields = _estimate(clip[number], clip[number + 1])
+            loader.ENCODINGS[config.flow_encoding](fields)
+
+    label()
+    network_seconds = _median_seconds(label, repeats, device) / frames
+    megabytes = memory.growth_megabytes()
+    flow_seconds = _median_seconds(estimate_and_encode, repeats, device) / frames if with_flow else 0.0
+    operations = _operations(lambda: network.predict(batches[0]))
+    peak = convolution_peak(device, repeats)
+    return {
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "parameters": parameter_count(network),
+        "ms_per_frame": {"without_flow": 1e3 * network_seconds, "with_flow": 1e3 * (network_seconds + flow_seconds)},
+        "peak_memory_mb": megabytes,
+        "gflop_per_frame": operations / 1e9,
+        "convolution_peak_gflops": peak / 1e9,
+        "share_of_convolution_peak": operations / network_seconds / peak,
+    }
+
+
+def moving_clip(frames: int, height: int, width: int) -> np.ndarray:
+    """(T, H, W, 3) uint8: a smooth texture that moves 3 pixels a frame, something to estimate flow from."""
+    noise = np.random.default_rng(0).integers(0, 256, (height, width + 3 * frames, 3), dtype=np.uint8)
+    texture = cv2.GaussianBlur(noise, (0, 0), 3)
+    return np.stack([texture[:, 3 * number : 3 * number + width] for number in range(frames)])
+
+
+def convolution_peak(device: torch.device, repeats: int) -> float:
+    """Operations per second of one plain convolution: what this machine, with these threads, can do."""
+    channels = PEAK_SHAPE[1]
+    plain = channels_last(torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)).to(device).eval()
+    x = torch.randn(PEAK_SHAPE, device=device).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        plain(x)
+        operations = _operations(lambda: plain(x))
+        return operations / min(_seconds(lambda: plain(x), device) for _ in range(repeats))
+
+
+class _PeakMemory:
+    """The growth of the highest memory in use since here: CUDA's own count, or this process's resident set."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated() / 1e6
+            return
+        # `5` sets the process's high-water mark back; where the kernel refuses, an earlier peak hides a smaller one.
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            self._before = self._resident_peak()
+            return
+        self._before = psutil.Process().memory_info().rss / 1e6
+
+    def growth_megabytes(self) -> float:
+        peak = torch.cuda.max_memory_allocated() / 1e6 if self._cuda else self._resident_peak()
+        return max(0.0, peak - self._before)
+
+    @staticmethod
+    def _resident_peak() -> float:
+        status = Path("/proc/self/status")
+        if status.exists():
+            for line in status.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024 / 1e6
+        unit = 1 if platform.system() == "Darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _window(clip: np.ndarray, number: int, config: Any, *, flow: np.ndarray) -> Any:
+    """The batch of one window around frame ``number``; frames outside the clip are its first and last."""
+    numbers = [min(max(n, 0), len(clip) - 1) for n in loader.window_numbers(number, config.window)]
+    frames = clip[numbers]
+    labels = np.zeros(frames.shape[:3], np.uint8)
+    fields = np.broadcast_to(flow, (len(numbers), *flow.shape)) if "flow" in config.streams else None
+    return loader.to_batch([Sample(frames=frames, labels=labels, flow=fields)], encoding=config.flow_encoding)
+
+
+def _estimate(frame: np.ndarray, following: np.ndarray) -> np.ndarray:
+    """Flow as the recipe dis-forward estimates it (preset medium): each frame's once, however many windows it is in."""
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return estimator.calc(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.cvtColor(following, cv2.COLOR_RGB2GRAY), None)
+
+
+def _operations(function: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        function()
+    return counter.get_total_flops()
+
+
+def _seconds(function: Callable[[], Any], device: torch.device) -> float:
+    began = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _median_seconds(function: Callable[[], Any], repeats: int, device: torch.device) -> float:
+    return statistics.median(_seconds(function, device) for _ in range(repeats))
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(result, indent=2) + "\n")
+    os.replace(part, path)
+
+
+def _print(result: dict[str, Any]) -> None:
+    name = f"{result['method']} {result['inputs']} {result['config']}, {result['height']} x {result['width']}"
+    table = Table("measure", "value", title=f"{name}, {result['device']}, {result['threads']} threads")
+    table.columns[1].justify = "right"
+    times = result["ms_per_frame"]
+    table.add_row("ms per frame, without flow estimation", f"{times['without_flow']:.1f}")
+    table.add_row("ms per frame, with flow estimation", f"{times['with_flow']:.1f}")
+    table.add_row("parameters", f"{result['parameters']:,}")
+    table.add_row("peak memory, MB", f"{result['peak_memory_mb']:.0f}")
+    table.add_row("GFLOP per frame", f"{result['gflop_per_frame']:.2f}")
+    table.add_row("share of the convolution peak", f"{100 * result['share_of_convolution_peak']:.0f} %")
+    console = Console()
+    console.print(table)
+    if not result["alone"]:
+        busy = result["load_of_others_percent"]
+        console.print(f"others used {busy:.0f} % of this machine: these times are no measurement; repeat them alone")
+
+
+def main(
+    method: Annotated[str, typer.Option(help=", ".join(METHODS))],
+    inputs: Annotated[str, typer.Option(help=", ".join(INPUTS))],
+    config: Annotated[str, typer.Option(help="paper or small")] = "small",
+    height: Annotated[int, typer.Option(help="of the frames; 0: the configuration's, else 320")] = 0,
+    width: Annotated[int, typer.Option(help="of the frames; 0: A2D's aspect")] = 0,
+    frames: Annotated[int, typer.Option(help="labelled in each repeat")] = 4,
+    repeats: Annotated[int, typer.Option(help="the median counts")] = 5,
+) -> None:
+    """Measure what one method costs on this machine."""
+    _print(run(method, inputs, config, height=height, width=width, frames=frames, repeats=repeats))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,170 @@
+"""Stage `train`: one run, a method on one set of inputs with one seed.
+
+Reads data/index, data/frames, the run's flow recipe and data/pretrain. Writes data/train/<run>: model.pt (weights),
+run.json (what was trained) and curves.csv. Checkpoints lie in .items/checkpoints: a killed training goes on.
+"""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from pydantic import Field
+
+from models import method as method_module
+from models.base import channels_last, configuration, load_encoder, parameter_count
+from stages.core import cli, dataset, items, loader, runs, tracking, training
+from stages.core.labels import A2D
+from stages.core.params import Section, load
+
+
+class Common(Section):
+    """Section ``train.common`` of params.yaml."""
+
+    config: str
+    pretrained: bool
+    threads: int
+    loaders: int
+    checkpoint_seconds: float
+
+
+class Method(Section):
+    """Section ``train.<method>`` of params.yaml: what differs from the method's own configuration."""
+
+    steps: int | None = None
+    batch: int | None = None
+    learning_rate_factor: float = 1.0
+    # Name of an encoder -> file of public weights, in place of data/pretrain's.
+    weights: dict[str, Path] = Field(default_factory=dict)
+
+
+def configure(run_: runs.Run, common: Common, method: Method) -> Any:
+    """The configuration of ``run_``'s method with its inputs and the parameters' changes."""
+    module = method_module(run_.method)
+    config = module.with_inputs(configuration(module, common.config), run_.inputs)
+    own = config.training
+    return replace(
+        config,
+        training=replace(
+            own,
+            steps=method.steps or own.steps,
+            batch=method.batch or own.batch,
+            learning_rates={name: rate * method.learning_rate_factor for name, rate in own.learning_rates.items()},
+        ),
+    )
+
+
+def run(
+    run_: runs.Run,
+    common: Common,
+    method: Method,
+    *,
+    dataset_name: str,
+    data: Path = Path("data"),
+    output: Path = Path("data/train"),
+) -> None:
+    """Train ``run_``. Raises ``ValueError`` where there is nothing to learn from or weights do not fit."""
+    torch.set_num_threads(common.threads)
+    torch.manual_seed(run_.seed)
+    config = configure(run_, common, method)
+    network = method_module(run_.method).build(config, A2D)
+    samples = dataset.load(data / "index", data / "frames", split="train", flow=run_.flow)
+    if not samples.frames:
+        raise ValueError(f"{run_.name}: no annotated train frame can be used; see data/index/quarantine.parquet")
+    weights = _encoder_weights(network, common, method, data)
+    key = _training_key(run_, config, samples, weights, common)
+    for slot, path in weights.items():
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        load_encoder(network.encoder_slots()[slot], state.get("state_dict", state), where=str(path))
+    channels_last(network).to(training.choose_device())
+    content = {
+        "run": run_.name,
+        "key": key,
+        "method": run_.method,
+        "inputs": run_.inputs,
+        "variant": run_.variant,
+        "seed": run_.seed,
+        "parameters": {"common": common.model_dump(mode="json"), "config": asdict(config)},
+        "parameter_count": parameter_count(network),
+        "dataset": {"name": dataset_name, "hash": items.file_digest(data / "index" / "frames.parquet")},
+        "steps": config.training.steps,
+        "train_frames": len(samples.frames),
+    }
+    print(f"{run_.name}: {content['parameter_count']:,} parameters, {len(samples.frames)} annotated frames")
+
+    def batches(start: int) -> Any:
+        return loader.training_batches(
+            samples,
+            config,
+            seed=run_.seed,
+            start=start,
+            steps=config.training.steps,
+            batch=config.training.batch,
+            loaders=common.loaders,
+        )
+
+    with tracking.live(run_.name, key=key, parameters=content["parameters"]) as live:
+        curve = training.fit(
+            run_.name,
+            network,
+            network.loss,
+            network.parameter_groups(),
+            batches,
+            config.training,
+            seed=run_.seed,
+            checkpointing=training.Checkpointing(key=key, seconds=common.checkpoint_seconds),
+            log=live.log,
+        )
+    folder = output / run_.name
+    training.save_weights(folder / "model.pt", network)
+    training.write_curve(folder / "curves.csv", curve)
+    (folder / "run.json").write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def _encoder_weights(network: Any, common: Common, method: Method, data: Path) -> dict[str, Path]:
+    slots = network.encoder_slots()
+    unknown = sorted(method.weights.keys() - slots.keys())
+    if unknown:
+        raise ValueError(f"weights: no encoder {', '.join(unknown)}; this run has {', '.join(slots)}")
+    if not common.pretrained:
+        return dict(method.weights)
+    return {slot: method.weights.get(slot, data / "pretrain" / f"{slot}.pt") for slot in slots}
+
+
+def _training_key(
+    run_: runs.Run, config: Any, samples: dataset.Dataset, weights: dict[str, Path], common: Common
+) -> str:
+    module = method_module(run_.method).__name__
+    clips = items.read_manifest(samples.clips_folder.parent)
+    flow = {} if samples.flow_folder is None else items.read_manifest(samples.flow_folder.parent)
+    return items.digest(
+        {
+            "run": [run_.name, asdict(config), common.threads],
+            "labels": [[frame.video, frame.frame, items.digest(frame.labels.hex())] for frame in samples.frames],
+            "inputs": {name: [clips[name], flow.get(name)] for name in samples.videos},
+            "weights": {slot: items.file_digest(path) for slot, path in weights.items()},
+            "code": items.import_closure("stages.core.training")
+            | items.import_closure("stages.core.loader")
+            | items.import_closure(module),
+            "torch": torch.__version__,
+        }
+    )
+
+
+def main(
+    run_name: Annotated[str, typer.Option("--run", help="a run of params.yaml, for example ssa2d-rgb-full-0")],
+) -> None:
+    """Train one run of params.yaml."""
+    chosen = runs.named(run_name)
+    run(
+        chosen,
+        load("train.common", Common),
+        load(f"train.{chosen.method}", Method),
+        dataset_name=load("index", dataset.Parameters).dataset,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,93 @@
+"""Runners: wherever items are computed, the same results come back, and what params.yaml asks for is what is used."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stages.core import workers
+from stages.core.workers import RUNNER_VARIABLE, Workers, compute
+
+RUNNERS = [Workers(runner="serial"), Workers(runner="processes", processes=2)]
+
+
+def square(number: int) -> int:
+    if number < 0:
+        raise ValueError(f"{number} is below zero")
+    return number * number
+
+
+def process_id(_: int) -> int:
+    return os.getpid()
+
+
+@pytest.mark.parametrize("runner", RUNNERS, ids=lambda runner: runner.runner)
+def test_every_argument_comes_back_once_with_its_position(runner: Workers) -> None:
+    arguments = list(range(20))
+    results = list(compute(square, arguments, workers=runner))
+    assert sorted(results) == [(number, number * number) for number in arguments]
+
+
+@pytest.mark.parametrize("runner", RUNNERS, ids=lambda runner: runner.runner)
+def test_an_exception_comes_through_as_it_was_raised(runner: Workers) -> None:
+    with pytest.raises(ValueError, match="-1 is below zero"):
+        list(compute(square, [1, 2, -1], workers=runner))
+
+
+@pytest.mark.parametrize("runner", [*RUNNERS, Workers(runner="ray")], ids=lambda runner: runner.runner)
+def test_nothing_to_do_starts_nothing(runner: Workers) -> None:
+    assert list(compute(square, [], workers=runner)) == []
+
+
+def test_serial_stays_in_this_process_and_processes_do_not() -> None:
+    serial = {found for _, found in compute(process_id, [1, 2, 3], workers=RUNNERS[0])}
+    apart = {found for _, found in compute(process_id, [1, 2, 3], workers=RUNNERS[1])}
+    assert serial == {os.getpid()} and os.getpid() not in apart
+
+
+def test_one_argument_or_one_process_is_not_worth_a_pool() -> None:
+    assert list(compute(process_id, [1], workers=RUNNERS[1])) == [(0, os.getpid())]
+    single = Workers(runner="processes", processes=1)
+    assert {found for _, found in compute(process_id, [1, 2], workers=single)} == {os.getpid()}
+
+
+def test_a_consumer_that_stops_early_leaves_no_pool_behind() -> None:
+    results = compute(square, list(range(50)), workers=RUNNERS[1])
+    next(results)
+    results.close()  # waits for the pool
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+@pytest.fixture
+def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(RUNNER_VARIABLE, raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    path = tmp_path / "params.yaml"
+    path.write_text("workers:\n  runner: auto\n  processes: 3\n")
+    return path
+
+
+def test_auto_means_processes_and_ray_where_a_cluster_is_named(
+    parameters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert workers.configured() == Workers(runner="processes", processes=3)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert workers.configured().runner == "ray"
+
+
+def test_the_environment_overrides_params_yaml(parameters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUNNER_VARIABLE, "serial")
+    assert workers.configured().runner == "serial"
+
+
+def test_an_unknown_runner_is_an_error_of_the_user_s(parameters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUNNER_VARIABLE, "threads")
+    with pytest.raises(ValueError, match="runner"):
+        workers.configured()
+
+
+def test_no_number_of_processes_means_one_per_core() -> None:
+    assert Workers(processes=0).count == os.cpu_count()
+    assert Workers(processes=5).count == 5
