@@ -54,7 +54,9 @@ class Child:
         output: Path | None = None,
         grace: float = GRACE_SECONDS,
     ) -> None:
-        env = {**os.environ, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "true", **(environment or {})}
+        # OMP_WAIT_POLICY: side by side, threads that spin while they wait take the cores from those that work.
+        env = {"OMP_WAIT_POLICY": "passive", **os.environ, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "true"}
+        env |= environment or {}
         # The commands in dvc.yaml say `python`: it has to be this one, also when its environment isn't activated.
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
         with contextlib.ExitStack() as stack:

@@ -4,6 +4,7 @@ Prefect is imported here and in no other module that a run without stale stages 
 prefect.yaml deploys; ``run`` is the same for a terminal that has the lock and the plan already.
 """
 
+import logging
 import queue
 import sys
 import time
@@ -26,6 +27,15 @@ from flows.summary import REPORT, failures, in_words
 from flows.workspace import AnotherRun, only_run
 
 NAME = "reproduce"
+
+
+class _WithoutTraceback(logging.Filter):
+    """A failed stage has told what went wrong in its own lines; the stack above `raise StageFailed` is Prefect's."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], StageFailed):
+            record.exc_info = None
+        return True
 
 
 @flow(name=NAME)
@@ -71,6 +81,7 @@ def _run_stages(wanted: Plan, options: Options, ray: RayHead | None, root: Path)
         environment |= ray.join()
     # Ctrl-C and TERM leave this block by their exceptions, and it ends all children. That has to happen in here, before
     # Prefect waits for its task threads: those wait for their children.
+    logging.getLogger("prefect.task_runs").addFilter(_WithoutTraceback())
     with Children() as children:
         runs = _side_by_side(wanted.to_run, options, _stage_task(children, environment, options, root))
         _track(children, root)

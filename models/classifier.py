@@ -1,9 +1,9 @@
-"""Classification of actor and action, cell by cell: what encoders are pretrained on when no public weights are named.
+"""Classification of actor and action: what encoders are pretrained on when no public weights are named.
 
-An encoder and, on every cell of its feature map, one linear layer for the actor and one for the action. The target of a
-cell is the share of its pixels (and frames) that each class has. Cells rather than whole pictures, because minutes of
-training on pictures teach an encoder next to nothing (docs/decisions/001-pretraining.md).
-Axes: B clips, N still frames of a clip, T frames, H, W crop, C channels, K classes.
+An encoder, the average of its features under each figure's mask, one linear layer for the actor and one for the action.
+Under the mask, because a classifier of whole pictures learns from one figure a clip only, and one of single pixels
+spends its first minutes on background (docs/decisions/001-pretraining.md).
+Axes: B clips, N still frames of a clip, T frames, H, W crop, C channels, P joint ids, M figures found.
 """
 
 from typing import TypedDict
@@ -15,19 +15,20 @@ from torch.nn import functional as F
 from models import i3d, resnet
 from models.deeplab import picture
 
-BACKGROUND_WEIGHT = 0.1
-"""Of background cells in the loss: they are nine in ten."""
 GRID = 4
-"""A cell's shares are counted on every fourth pixel of every fourth line: a sixteenth of the work."""
+"""Masks are taken on every fourth pixel of every fourth line."""
+LEAST = 0.02
+"""Share of a feature map that a figure must cover to be classified."""
 
 
 class ClipBatch(TypedDict):
     """Crops of generated clips."""
 
-    frames: Tensor  # (B, T, H, W, 3) uint8 RGB
-    labels: Tensor  # (B, T, H, W) uint8 joint ids
-    stills: Tensor  # (N,) numbers of the frames that 2D encoders see
-    flow: Tensor  # (B, N, H, W, 3) uint8 colour wheel, of the still frames
+    stills: Tensor  # (B, N, H, W, 3) uint8 RGB, what 2D encoders see
+    flow: Tensor  # (B, N, H, W, 3) uint8 colour wheel, of the same frames
+    still_labels: Tensor  # (B, N, H, W) uint8 joint ids
+    frames: Tensor  # (B, T, h, w, 3) uint8 RGB, what 3D encoders see, smaller
+    labels: Tensor  # (B, T, h, w) uint8 joint ids
 
 
 class Classifier(nn.Module):
@@ -40,27 +41,22 @@ class Classifier(nn.Module):
         self.head = nn.Linear(channels, actors + actions)
 
     def losses(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of both heads, and the share of actor cells whose action is right.
+        """Cross-entropy of both heads, and the share of figures whose action is right.
 
-        ``features`` (B, C, t, h, w), ``labels`` (B, T, H, W) joint ids.
+        ``features`` (B, C, t, h, w); ``labels`` (B, T, H, W) joint ids. Figures of one label count as one.
         """
         size = (features.shape[2], features.shape[3], features.shape[4])
-        labels = labels[..., GRID // 2 :: GRID, GRID // 2 :: GRID]
-        scores = self.head(features.movedim(1, -1)).flatten(0, -2)  # (cells, K_actor + K_action)
-        total = torch.zeros((), device=features.device)
-        right = total
-        for logits, ids, classes in zip(
-            scores.split(self.classes, dim=1), (labels // 10, labels % 10), self.classes, strict=True
-        ):
-            shares = F.adaptive_avg_pool3d(F.one_hot(ids.long(), classes).movedim(-1, 1).float(), size)
-            target = shares.movedim(1, -1).flatten(0, -2)  # (cells, K)
-            weight = torch.where(target[:, 0] > 0.5, BACKGROUND_WEIGHT, 1.0)
-            loss = F.cross_entropy(logits, target, reduction="none")
-            total = total + (loss * weight).sum() / weight.sum()
-            foreground = target[:, 0] < 0.5
-            hits = (logits.argmax(1) == target.argmax(1)) & foreground
-            right = hits.sum() / foreground.sum().clamp(min=1)
-        return total, right
+        sparse = labels[..., GRID // 2 :: GRID, GRID // 2 :: GRID].long()
+        ids = sparse.unique()
+        ids = ids[ids > 0]  # (P,)
+        masks = (sparse[:, None] == ids.view(1, -1, 1, 1, 1)).float()  # (B, P, T, H/4, W/4)
+        masks = F.adaptive_avg_pool3d(masks, size).flatten(2)  # (B, P, t * h * w)
+        found = masks.mean(2) > LEAST  # (B, P)
+        pooled = torch.einsum("bcx,bpx->bpc", features.flatten(2), masks) / masks.sum(2, keepdim=True).clamp(min=1e-6)
+        actor, action = self.head(pooled[found]).split(self.classes, dim=1)  # (M, K)
+        truth = ids.expand(found.shape)[found]  # (M,)
+        loss = F.cross_entropy(actor, truth // 10) + F.cross_entropy(action, truth % 10)
+        return loss, (action.argmax(1) == truth % 10).float().mean()
 
 
 class Classifiers(nn.Module):
@@ -76,15 +72,15 @@ class Classifiers(nn.Module):
 
     def loss(self, batch: ClipBatch) -> dict[str, Tensor]:
         """Sum of the three encoders' losses (they share nothing), and the action accuracy of each."""
-        stills = batch["stills"]
-        labels = batch["labels"][:, stills].flatten(0, 1)[:, None]  # (B * N, 1, H, W)
-        clip = batch["frames"].permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (B, 3, T, H, W)
-        rgb = self.rgb2d.encoder(picture(batch["frames"][:, stills].flatten(0, 1)))
+        labels = batch["still_labels"].flatten(0, 1)[:, None]  # (B * N, 1, H, W)
+        rgb = self.rgb2d.encoder(picture(batch["stills"].flatten(0, 1)))
         flow = self.flow2d.encoder(picture(batch["flow"].flatten(0, 1)))
+        clip = batch["frames"].permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (B, 3, T, h, w)
+        encoding = self.rgb3d.encoder(clip, (self.last,))[self.last]  # (B, C, T/4, h/16, w/16)
         results = {
             "rgb2d": self.rgb2d.losses(rgb[:, :, None], labels),
             "flow2d": self.flow2d.losses(flow[:, :, None], labels),
-            "rgb3d": self.rgb3d.losses(self.rgb3d.encoder(clip, (self.last,))[self.last], batch["labels"]),
+            "rgb3d": self.rgb3d.losses(encoding, batch["labels"]),
         }
         total = torch.stack([loss for loss, _ in results.values()]).sum()
         return {"loss": total, **{f"{name}_accuracy": accuracy for name, (_, accuracy) in results.items()}}

@@ -70,8 +70,8 @@ small = Config(
     atrous=(8, 8, 8, 8),
     rates=(1, 2, 4, 6),
     dropout=0.1,
-    height=96,
-    crop=(96, 128),
+    height=80,
+    crop=(80, 112),
     training=Training(
         steps=300, batch=6, learning_rates={"all": 2e-3}, optimiser="adam", schedule="cosine", weight_decay=1e-4
     ),

@@ -22,7 +22,8 @@ class Parameters(Section):
 
     seed: int
     height: int  # of the generated clips, in pixels
-    width: int
+    side: int  # of the square crops, in pixels
+    side3d: int  # of those that 3D encoders get
     frames: int
     steps: int
     batch: int
@@ -57,7 +58,11 @@ def run(parameters: Parameters, *, output: Path = Path("data/pretrain")) -> None
         }
     )
     clips = pretraining.GeneratedClips(
-        seed=parameters.seed, height=parameters.height, width=parameters.width, frames=parameters.frames
+        seed=parameters.seed,
+        height=parameters.height,
+        side=parameters.side,
+        side3d=parameters.side3d,
+        frames=parameters.frames,
     )
     batches = partial(
         pretraining.batches, clips, steps=parameters.steps, batch=parameters.batch, loaders=parameters.loaders

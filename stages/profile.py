@@ -1,10 +1,10 @@
-"""``python -m stages.profile --method=deeplab --inputs=rgb+flow --config=small``: what one method costs on this machine.
+"""``python -m stages.profile --method=M --inputs=I --config=paper|small``: what one method costs on this machine.
 
 No stage of dvc.yaml: times are not reproducible, so they lie outside hashed outputs, in
-.items/profiles/<method>-<inputs>-<config>.json, from where MLflow shows them. Labels frames of a made-up moving clip one
-at a time, as a user with one clip would, and measures ms per frame without and with flow estimation, parameters, peak
-memory, and the share of the convolution peak: operations per second over those of one plain convolution, timed in the
-same run with the same threads. One profile at a time on a machine: a second one waits.
+.items/profiles/<method>-<inputs>-<config>.json, from where MLflow shows them. Labels frames of a made-up moving clip
+one at a time and measures ms per frame without and with flow estimation, parameters, peak memory, and the share of the
+convolution peak: operations per second over those of one plain convolution, timed in the same run with the same
+threads. One profile at a time on a machine: a second one waits.
 """
 
 import json
@@ -79,7 +79,7 @@ def _measure(module: Any, config: Any, *, height: int, width: int, frames: int, 
     with_flow = "flow" in config.streams
     clip = moving_clip(frames + 1, height, width)
     memory = _PeakMemory(device)
-    network = channels_last(module.build(config, A2D)).to(device).eval()
+    network: Any = channels_last(module.build(config, A2D)).to(device).eval()
     windows = [_window(clip, number, config, flow=np.zeros((height, width, 2), np.float32)) for number in range(frames)]
     batches = [training.to_device(window, device) for window in windows]
 
@@ -173,7 +173,8 @@ def _window(clip: np.ndarray, number: int, config: Any, *, flow: np.ndarray) -> 
 def _estimate(frame: np.ndarray, following: np.ndarray) -> np.ndarray:
     """Flow as the recipe dis-forward estimates it (preset medium): each frame's once, however many windows it is in."""
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return estimator.calc(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.cvtColor(following, cv2.COLOR_RGB2GRAY), None)
+    grey, next_grey = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (frame, following))
+    return np.asarray(estimator.calc(grey, next_grey, np.zeros((*grey.shape, 2), np.float32)))
 
 
 def _operations(function: Callable[[], Any]) -> int:

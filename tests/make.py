@@ -46,11 +46,18 @@ class Square:
         return mask
 
     def pictures(self) -> np.ndarray:
-        """(T, H, W, 3) uint8 RGB."""
-        background = texture(HEIGHT, WIDTH) // 3
-        return np.stack([np.where(self.mask(t)[..., None], self.colour, background) for t in range(self.frames)]).astype(
-            np.uint8
-        )
+        """(T, H, W, 3) uint8 RGB; the square has a texture of its own, so that its motion can be seen."""
+        pictures = np.stack([texture(HEIGHT, WIDTH) // 3] * self.frames)
+        pattern = texture(SIDE, SIDE, seed=1)[..., :1] / 255 * 0.5 + 0.5
+        square = (pattern * self.colour).astype(np.uint8)
+        for frame, picture in enumerate(pictures):
+            picture[self.mask(frame)] = square[self._visible(frame)].reshape(-1, 3)
+        return pictures
+
+    def _visible(self, frame: int) -> tuple[slice, slice]:
+        """Rows and columns of the square that lie inside the frame."""
+        rows, columns = (self.mask(frame).any(axis).sum() for axis in (1, 0))
+        return slice(0, rows), slice(0, columns)
 
 
 RELEASE = (
@@ -114,7 +121,17 @@ def write_release(folder: Path, squares: Sequence[Square] = RELEASE) -> Path:
             assert cv2.imwrite(str(picture), A2D.palette[labels][..., ::-1])
         test = int(square.split == "test")
         rows.append(
-            (square.video, square.label, "00:00:00", "00:00:01", HEIGHT, WIDTH, square.frames, len(square.annotated), test)
+            (
+                square.video,
+                square.label,
+                "00:00:00",
+                "00:00:01",
+                HEIGHT,
+                WIDTH,
+                square.frames,
+                len(square.annotated),
+                test,
+            )
         )
         sentences.append((square.video, 0, "a square is moving"))
     (folder / "Release/README").write_text("NAME ID Valid R G B\n")
@@ -131,13 +148,13 @@ def pack_frames(path: Path, pictures: np.ndarray) -> Path:
     images = [video.encode_image(picture[..., ::-1].copy(), encoding="png", quality=0) for picture in pictures]
     columns = {"frame": pa.array(range(len(images)), pa.int32()), "image": pa.array(images, pa.binary())}
     path.parent.mkdir(parents=True, exist_ok=True)
-    tables.write_pack(
-        path, columns, tables.FRAME_PACK, height=str(pictures.shape[1]), width=str(pictures.shape[2])
-    )
+    tables.write_pack(path, columns, tables.FRAME_PACK, height=str(pictures.shape[1]), width=str(pictures.shape[2]))
     return path
 
 
-def packed_dataset(folder: Path, squares: Sequence[Square] = RELEASE[:2], *, with_flow: bool = False) -> dataset.Dataset:
+def packed_dataset(
+    folder: Path, squares: Sequence[Square] = RELEASE[:2], *, with_flow: bool = False
+) -> dataset.Dataset:
     """The annotated frames of ``squares`` over packed clips, without any stage."""
     annotated = []
     for square in squares:
@@ -175,7 +192,10 @@ def run_to_flow(folder: Path, *, recipe: str = "dis-forward") -> Path:
     data = folder / "data"
     index_stage.run(dataset.Parameters(dataset="squares"), raw=data / "raw", output=data / "index")
     frames_stage.run(
-        frames_stage.Parameters(encoding="png", quality=95), raw=data / "raw", index=data / "index", output=data / "frames"
+        frames_stage.Parameters(encoding="png", quality=95),
+        raw=data / "raw",
+        index=data / "index",
+        output=data / "frames",
     )
     parameters = flow_stage.Parameters(recipes=[recipe], dis=flow_stage.Dis(preset="fast"), quantum=0.0625)
     flow_stage.run(parameters, recipe=recipe, frames=data / "frames", output=data / "optical_flow")

@@ -34,7 +34,7 @@ def dvc(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def wait_until(holds: Callable[[], bool], *, seconds: float = 60.0, what: str) -> None:
+def wait_until(holds: Callable[[], bool], *, seconds: float = 180.0, what: str) -> None:
     """Poll until ``holds()``."""
     deadline = time.monotonic() + seconds
     while not holds():

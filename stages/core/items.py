@@ -110,6 +110,10 @@ def run(
         target = output / "clips" / f"{item.name}{suffix}"
         link(_result(folder, keys[item.name], suffix), target)
         manifest.append({"item": item.name, "key": keys[item.name], "file": f"clips/{target.name}"})
+    kept = {entry["file"].removeprefix("clips/") for entry in manifest}
+    for path in (output / "clips").iterdir():
+        if path.name not in kept:  # of an item that is gone; DVC empties the folder, a run by hand doesn't
+            path.unlink()
     tables.write_parquet(output / "manifest.parquet", tables.rows_to_table(manifest, tables.MANIFEST))
     write_quarantine(output / "quarantine.parquet", quarantined)
     outcome = Outcome(

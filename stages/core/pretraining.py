@@ -14,46 +14,55 @@ from models.classifier import ClipBatch
 from stages.core.flow import colour_wheel
 from stages.core.generator import make_clip
 from stages.core.labels import VALID_IDS
+from stages.core.transforms import jitter
 
 POOL = "pretrain"
-STILLS = (2, 6, 10, 14)
+STILLS = (4, 11)
 """Frames of a clip that the 2D encoders see."""
 
 
 class GeneratedClips(Dataset[ClipBatch]):
-    """Clip ``number``: the labels of its first figure go round the 43 pairs, those of the others are drawn."""
+    """Clip ``number``: the labels of its first figure go round the 43 pairs, those of the others are drawn.
 
-    def __init__(self, *, seed: int, height: int, width: int, frames: int) -> None:
-        self._seed, self._height, self._width, self._frames = seed, height, width, frames
+    Square crops of ``side`` pixels near the first figure, so that few pixels are background; 3D encoders get them
+    scaled to ``side3d``.
+    """
+
+    def __init__(self, *, seed: int, height: int, side: int, side3d: int, frames: int) -> None:
+        self._seed, self._height, self._side, self._side3d, self._frames = seed, height, side, side3d, frames
 
     def __getitem__(self, number: int) -> ClipBatch:
         random = np.random.default_rng((self._seed, number))
         pairs = VALID_IDS[1:]
         others = random.choice(pairs, size=random.integers(0, 3)).tolist()
         clip = make_clip(
-            self._seed * 1_000_003 + number, POOL, height=self._height, width=self._width, frames=self._frames,
-            labels=[pairs[number % len(pairs)], *others],
+            self._seed * 1_000_003 + number, POOL, height=self._height, width=2 * (self._height * 2 // 3),
+            frames=self._frames, labels=[pairs[number % len(pairs)], *others],
         )  # fmt: skip
+        top, left = self._corner(clip.masks[:, 0], random)
         step = -1 if random.random() < 0.5 else 1
-        frames, labels = (np.ascontiguousarray(array[:, :, ::step]) for array in (clip.frames, clip.semantic))
+        crop = (slice(None), slice(top, top + self._side), slice(left, left + self._side))
+        frames, labels = (np.ascontiguousarray(array[crop][:, :, ::step]) for array in (clip.frames, clip.semantic))
+        frames = jitter(frames, random)
         stills = [still for still in STILLS if still + 1 < self._frames]
-        flow = np.stack([colour_wheel(_flow(frames[still], frames[still + 1])) for still in stills])
-        return ClipBatch(
-            frames=torch.from_numpy(frames),
-            labels=torch.from_numpy(labels),
-            stills=torch.tensor(stills),
-            flow=torch.from_numpy(flow),
-        )
+        small = (self._side3d, self._side3d)
+        arrays = {
+            "stills": frames[stills],
+            "flow": np.stack([colour_wheel(_flow(frames[still], frames[still + 1])) for still in stills]),
+            "still_labels": labels[stills],
+            "frames": np.stack([cv2.resize(frame, small, interpolation=cv2.INTER_AREA) for frame in frames]),
+            "labels": np.stack([cv2.resize(label, small, interpolation=cv2.INTER_NEAREST) for label in labels]),
+        }
+        return ClipBatch(**{name: torch.from_numpy(array) for name, array in arrays.items()})  # type: ignore[typeddict-item]
 
-
-def stack(clips: list[ClipBatch]) -> ClipBatch:
-    """One batch of clips of one size."""
-    return ClipBatch(
-        frames=torch.stack([clip["frames"] for clip in clips]),
-        labels=torch.stack([clip["labels"] for clip in clips]),
-        stills=clips[0]["stills"],
-        flow=torch.stack([clip["flow"] for clip in clips]),
-    )
+    def _corner(self, masks: np.ndarray, random: np.random.Generator) -> tuple[int, int]:
+        """Top and left of a crop around where the figure is over time, shifted at random."""
+        seen = np.argwhere(masks.any(0))
+        centre = seen.mean(0) if len(seen) else np.array(masks.shape[1:]) / 2
+        centre = centre + random.uniform(-0.2, 0.2, 2) * self._side
+        limits = np.array(masks.shape[1:]) - self._side
+        top, left = np.clip(np.rint(centre - self._side / 2), 0, limits).astype(int)
+        return int(top), int(left)
 
 
 def batches(clips: GeneratedClips, start: int, *, steps: int, batch: int, loaders: int) -> Iterator[ClipBatch]:
@@ -62,7 +71,6 @@ def batches(clips: GeneratedClips, start: int, *, steps: int, batch: int, loader
     loader = DataLoader(
         clips,
         batch_sampler=numbers,
-        collate_fn=stack,
         num_workers=loaders,
         # spawn: a reader whose parent was killed sees it and ends; one of a fork server does not
         multiprocessing_context="spawn" if loaders else None,

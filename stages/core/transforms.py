@@ -58,7 +58,7 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
 
 
 def augment(sample: Sample, random: np.random.Generator, *, size: tuple[int, int]) -> Sample:
-    """A random scale (0.75 to 1.35), crop of ``size`` (height, width), flip, brightness and contrast."""
+    """A random scale (0.75 to 1.35), crop of ``size`` (height, width), flip and colour jitter."""
     scale = float(np.exp(random.uniform(np.log(0.75), np.log(1.35))))
     height, width = (max(1, round(length * scale)) for length in sample.frames.shape[1:3])
     sample = resize(sample, height, width)
@@ -67,6 +67,14 @@ def augment(sample: Sample, random: np.random.Generator, *, size: tuple[int, int
     sample = crop(sample, top, left, *size)
     if random.random() < 0.5:
         sample = flip(sample)
-    gain, shift = random.uniform(0.8, 1.25), random.uniform(-20, 20)
-    frames = np.clip(sample.frames.astype(np.float32) * gain + shift, 0, 255).astype(np.uint8)
-    return Sample(frames=frames, labels=sample.labels, flow=sample.flow)
+    return Sample(frames=jitter(sample.frames, random), labels=sample.labels, flow=sample.flow)
+
+
+def jitter(frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast and colour of a whole window, the same in every frame: (T, H, W, 3) uint8."""
+    gain = random.uniform(0.8, 1.25) * random.uniform(0.75, 1.25, 3)
+    shift = random.uniform(-20, 20) + random.uniform(-12, 12, 3)
+    mixed = frames.astype(np.float32)
+    if random.random() < 0.2:
+        mixed = np.repeat(mixed.mean(-1, keepdims=True), 3, axis=-1)
+    return np.clip(mixed * gain.astype(np.float32) + shift.astype(np.float32), 0, 255).astype(np.uint8)

@@ -6,7 +6,8 @@ camera, the background, the number and the places of the actors are is drawn apa
 Axis letters: T frames, N instances, P parts (background is part 0), H rows, W columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -131,7 +132,8 @@ def make_clip(
             owners.append(actor.instance)
             maps.append(to_frame @ posed[index] @ to_part)
     stacked = np.stack(maps, axis=1)  # (T + 1, P, 3, 3)
-    painted, parts = paint_frames(canvas, sprites, stacked[:-1], height=height, width=width)
+    with _one_thread():
+        painted, parts = paint_frames(canvas, sprites, stacked[:-1], height=height, width=width)
     steps_between = stacked[1:] @ np.linalg.inv(stacked[:-1])
     affines = (steps_between[:, :, :2] - np.eye(3)[:2]).astype(np.float32)
     return Clip(
@@ -140,6 +142,17 @@ def make_clip(
         sentences=describe(generator("sentences", pool, seed), sorted(subjects, key=lambda s: s.instance)),
         looks=tuple((a.figure.actor, a.look) for a in sorted(actors, key=lambda a: a.instance)), background=background,
     )  # fmt: skip
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sprites are too small to share: OpenCV's threads would wait for each other more than they paint."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _check_sizes(height: int, width: int, frames: int) -> None:
@@ -226,7 +239,7 @@ def _cast(
     rng: np.random.Generator, seed: int, pool: str, labels: tuple[int, ...], steps: int, aspect: float
 ) -> list[_Actor]:
     count = len(labels)
-    low, high = {1: (0.3, 0.8), 2: (0.28, 0.56)}.get(count, (0.23, 0.44))
+    low, high = {1: (0.34, 0.85), 2: (0.31, 0.6)}.get(count, (0.26, 0.48))
     extents = np.exp(rng.uniform(np.log(low), np.log(high), size=count))
     # Places are drawn together, the tries that overlap least are kept; actions have no say in it.
     tries = rng.uniform(size=(12, count, 2))

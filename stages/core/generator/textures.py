@@ -32,12 +32,13 @@ class Paint:
 def random_colour(
     rng: np.random.Generator,
     *,
+    hue: tuple[float, float] = (0.0, 1.0),
     saturation: tuple[float, float] = (0.0, 1.0),
     value: tuple[float, float] = (0.1, 1.0),
 ) -> Colour:
-    """RGB in 0..255, uniform over hue and over the given ranges of saturation and value."""
-    hue, s, v = rng.uniform(), rng.uniform(*saturation), rng.uniform(*value)
-    return hsv_to_rgb(hue, s, v)
+    """RGB in 0..255, uniform over the given ranges of hue (turns: 1.05 is 0.05), saturation and value."""
+    h, s, v = rng.uniform(*hue), rng.uniform(*saturation), rng.uniform(*value)
+    return hsv_to_rgb(h % 1.0, s, v)
 
 
 def hsv_to_rgb(hue: float, saturation: float, value: float) -> Colour:
@@ -89,10 +90,15 @@ def lattice_noise(rng: np.random.Generator, cells: int, height: int, width: int)
     return cv2.resize(lattice, (width, height), interpolation=smooth)
 
 
-def random_paint(rng: np.random.Generator, base: Colour) -> Paint:
-    """A texture around ``base``: plain, striped, spotted, chequered, mottled or shaded, with a second colour."""
-    kind = rng.choice(["plain", "stripes", "spots", "checks", "mottled", "shaded"])
-    second = random_colour(rng) if rng.random() < 0.5 else darker(base, rng.uniform(0.45, 0.85))
+KINDS = ("plain", "stripes", "spots", "checks", "mottled", "shaded")
+
+
+def random_paint(
+    rng: np.random.Generator, base: Colour, kinds: tuple[str, ...] = KINDS, *, foreign: float = 0.5
+) -> Paint:
+    """A texture around ``base`` of one of ``kinds``; its second colour is any one with probability ``foreign``."""
+    kind = rng.choice(kinds)
+    second = random_colour(rng) if rng.random() < foreign else darker(base, rng.uniform(0.45, 0.85))
     grid = (np.arange(TILE, dtype=np.float32) + 0.5) / TILE
     x, y = np.meshgrid(grid, grid)
     repeats = int(rng.integers(1, 4))

@@ -1,0 +1,1 @@
+"""What is claimed about speed: one module a claim, each a ratio of two times measured in one run."""

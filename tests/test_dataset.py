@@ -1,0 +1,126 @@
+"""The data set as stages see it: what can't be used is left out with its reason, and counted as promised."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.core import dataset, items, tables, video
+from stages.core.labels import IGNORE
+from tests import make
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """data/ of a workspace whose stages up to optical flow have run."""
+    folder = tmp_path_factory.mktemp("workspace")
+    make.write_release(folder / "data/raw")
+    with make.workspace(folder):
+        yield make.run_to_flow(folder)
+
+
+def write_manifest(folder: Path, names: list[str]) -> Path:
+    """A stage's output folder that holds ``names`` only."""
+    rows = [{"item": name, "key": "", "file": ""} for name in names]
+    tables.write_parquet(folder / "manifest.parquet", tables.rows_to_table(rows, tables.MANIFEST))
+    return folder
+
+
+def test_the_splits_hold_their_own_clips_and_nothing_is_missing(data: Path) -> None:
+    train, test = (dataset.load(data / "index", data / "frames", split=split) for split in ("train", "test"))
+    assert [(frame.video, frame.frame) for frame in train.frames] == [
+        ("--first_one", 2), ("--first_one", 6), ("-second_one", 2), ("-second_one", 6),
+    ]  # fmt: skip
+    assert train.videos == ["--first_one", "-second_one"] and test.videos == ["third_in_it"]
+    assert train.promised == 4 and test.promised == 2 and not train.missing and not test.missing
+    assert train.annotated("--first_one") == [2, 6]
+
+
+def test_a_window_holds_frames_labels_and_flow_of_the_same_moments(data: Path) -> None:
+    samples = dataset.load(data / "index", data / "frames", split="train", flow=data / "optical_flow/dis-forward")
+    window = samples.window("--first_one", [5, 6, 7])
+    square = make.RELEASE[0]
+    assert window.frames.shape == (3, make.HEIGHT, make.WIDTH, 3) and window.flow is not None
+    for position, number in enumerate((5, 6, 7)):
+        inside = square.mask(number)
+        reddish = window.frames[position][..., 0].astype(int) - window.frames[position][..., 1] > 60
+        assert (reddish == inside).mean() > 0.97
+        assert np.median(window.flow[position][inside], axis=0) == pytest.approx(square.speed, abs=0.5)
+    assert np.array_equal(window.labels[1], np.where(square.mask(6), 17, 0))
+
+
+def test_frames_that_nobody_annotated_are_unlabelled_not_background(data: Path) -> None:
+    samples = dataset.load(data / "index", data / "frames", split="train")
+    window = samples.window("--first_one", [1, 2, 3])
+    assert (window.labels[[0, 2]] == IGNORE).all() and set(np.unique(window.labels[1])) == {0, 17}
+    assert (samples.window("--first_one", [1, 2, 3], labelled=False).labels == IGNORE).all()
+    assert window.flow is None
+
+
+def test_a_window_beyond_the_clip_repeats_its_edge_without_repeating_its_labels(data: Path) -> None:
+    samples = dataset.load(data / "index", data / "frames", split="train", flow=data / "optical_flow/dis-forward")
+    window = samples.window("--first_one", [-2, -1, 0, 12])
+    assert window.flow is not None
+    for array in (window.frames, window.flow):
+        assert np.array_equal(array[0], array[2]) and np.array_equal(array[1], array[2])
+    assert np.array_equal(window.frames[3], samples.window("--first_one", [11]).frames[0])
+    assert (window.labels == IGNORE).all()
+
+
+def test_a_clip_that_could_not_be_decoded_is_missing_and_still_promised(data: Path, tmp_path: Path) -> None:
+    frames = write_manifest(tmp_path / "frames", ["--first_one"])
+    (frames / "clips").symlink_to(data / "frames/clips")
+    samples = dataset.load(data / "index", frames, split="train")
+    assert samples.videos == ["--first_one"] and samples.promised == 4
+    assert dict(samples.missing) == {
+        "-second_one/00003": "its clip could not be decoded", "-second_one/00007": "its clip could not be decoded",
+    }  # fmt: skip
+
+
+def test_a_clip_without_flow_is_missing_only_where_flow_is_asked_for(data: Path, tmp_path: Path) -> None:
+    flow = write_manifest(tmp_path / "flow", ["-second_one"])
+    with_flow = dataset.load(data / "index", data / "frames", split="train", flow=flow)
+    assert set(with_flow.missing) == {"--first_one/00003", "--first_one/00007"}
+    assert set(with_flow.missing.values()) == {"its clip has no optical flow"}
+    assert not dataset.load(data / "index", data / "frames", split="train").missing
+
+
+def test_an_annotation_past_the_last_decoded_frame_is_missing(data: Path, tmp_path: Path) -> None:
+    frames = write_manifest(tmp_path / "frames", ["--first_one", "-second_one"])
+    for square in make.RELEASE[:2]:
+        count = 5 if square.video == "--first_one" else 12
+        make.pack_frames(frames / "clips" / f"{square.video}.arrow", square.pictures()[:count])
+    samples = dataset.load(data / "index", frames, split="train")
+    assert dict(samples.missing) == {"--first_one/00007": "past the clip's last decoded frame"}
+    assert len(samples.frames) == 3
+
+
+def test_stages_that_have_not_run_are_an_error_that_says_what_to_run(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="dvc repro"):
+        dataset.load(data / "index", tmp_path, split="train")
+
+
+def test_a_table_of_another_layout_is_an_error(tmp_path: Path) -> None:
+    tables.write_parquet(
+        tmp_path / "t.parquet", tables.rows_to_table([{"item": "a", "reason": "b"}], tables.QUARANTINE)
+    )
+    with pytest.raises(ValueError, match="not the table expected"):
+        tables.read_parquet(tmp_path / "t.parquet", tables.MANIFEST)
+
+
+def test_one_more_clip_computes_one_clip_in_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make.write_release(tmp_path / "data/raw", make.RELEASE[:2])
+    with make.workspace(tmp_path):
+        make.run_to_flow(tmp_path)
+        make.write_release(tmp_path / "data/raw", make.RELEASE)
+        capsys.readouterr()
+        make.run_to_flow(tmp_path)
+    printed = capsys.readouterr().out
+    for stage in ("index", "frames", "optical_flow-dis-forward"):
+        assert f"{stage}: 3 items, 1 computed, 2 reused, 0 in quarantine" in printed
+
+
+def test_every_packed_clip_is_named_by_the_manifest_and_readable(data: Path) -> None:
+    for name in items.read_manifest(data / "frames"):
+        assert len(video.Clip(data / "frames" / "clips" / f"{name}.arrow")) == 12

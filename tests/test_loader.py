@@ -1,0 +1,132 @@
+"""Batches: a training step's batch depends on its seed and number alone, and holds what the method asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from models.base import Batch, Window
+from stages.core import loader, transforms
+from stages.core.dataset import Dataset
+from stages.core.labels import IGNORE
+from tests import make
+
+
+AROUND = Window(before=1, after=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the loader reads of a method's configuration."""
+
+    window: Window = AROUND
+    height: int | None = 36
+    crop: tuple[int, int] | None = (24, 40)
+    flow_encoding: str = "colour_wheel"
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make.packed_dataset(tmp_path_factory.mktemp("packed"), with_flow=True)
+
+
+def batches(
+    samples: Dataset, config: Config, *, start: int = 0, steps: int = 5, seed: int = 3, loaders: int = 0
+) -> list[Batch]:
+    return list(loader.training_batches(samples, config, seed=seed, start=start, steps=steps, batch=3, loaders=loaders))
+
+
+def same(first: Sequence[Batch], second: Sequence[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)  # type: ignore[literal-required]
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_a_batch_has_the_axes_that_methods_expect(samples: Dataset) -> None:
+    (batch,) = batches(samples, Config(), steps=1)
+    assert batch["frames"].shape == (3, 3, 24, 40, 3) and batch["frames"].dtype == torch.uint8
+    assert batch["labels"].shape == (3, 3, 24, 40) and batch["labels"].dtype == torch.uint8
+    assert batch["flow"].shape == (3, 3, 24, 40, 3)
+
+
+def test_only_the_annotated_frame_of_a_window_is_labelled(samples: Dataset) -> None:
+    for batch in batches(samples, Config()):
+        assert (batch["labels"][:, [0, 2]] == IGNORE).all()
+        assert (batch["labels"][:, 1] != IGNORE).flatten(1).any(1).all()
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_seed_others(samples: Dataset) -> None:
+    first = batches(samples, Config())
+    assert same(first, batches(samples, Config()))
+    assert not same(first, batches(samples, Config(), seed=4))
+
+
+def test_a_training_that_starts_at_step_3_sees_the_batches_of_step_3_and_on(samples: Dataset) -> None:
+    np.random.seed(11)
+    torch.manual_seed(5)
+    assert same(batches(samples, Config())[3:], batches(samples, Config(), start=3))
+
+
+def test_steps_differ_from_one_another(samples: Dataset) -> None:
+    first, second = batches(samples, Config(), steps=2)
+    assert not torch.equal(first["frames"], second["frames"])
+
+
+@pytest.mark.slow
+def test_reading_ahead_in_processes_changes_no_batch(samples: Dataset) -> None:
+    assert same(batches(samples, Config(), steps=3), batches(samples, Config(), steps=3, loaders=2))
+
+
+def test_every_epoch_draws_every_frame_once_in_another_order() -> None:
+    sampler = loader.Sampler(12, batch=5, seed=0, start=0, steps=12)
+    drawn = [pair for step in sampler for pair in step]
+    assert [number for number, _ in drawn] == list(range(60)) and len(sampler) == 12
+    epochs = [[position for _, position in drawn[start : start + 12]] for start in range(0, 60, 12)]
+    assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+
+
+def test_a_batch_larger_than_the_data_set_draws_frames_again() -> None:
+    (step,) = loader.Sampler(2, batch=7, seed=0, start=0, steps=1)
+    positions = [position for _, position in step]
+    assert sorted(positions[:2]) == sorted(positions[2:4]) == sorted(positions[4:6]) == [0, 1]
+
+
+def test_a_late_start_costs_no_epoch_before_it() -> None:
+    whole = list(loader.Sampler(7, batch=3, seed=1, start=0, steps=40))
+    assert list(islice(loader.Sampler(7, batch=3, seed=1, start=30, steps=40), 10)) == whole[30:]
+
+
+def test_the_window_lies_around_its_frame() -> None:
+    assert loader.window_numbers(10, Window(before=2, after=1)) == [8, 9, 10, 11]
+    assert loader.window_numbers(0, Window(before=1)) == [-1, 0]
+    assert len(loader.window_numbers(5, Window(before=8, after=7))) == Window(before=8, after=7).length == 16
+
+
+def test_without_a_crop_windows_are_whole_and_unchanged(samples: Dataset) -> None:
+    (batch,) = batches(samples, Config(window=Window(), height=None, crop=None), steps=1)
+    pictures = [square.pictures()[frame] for square in make.RELEASE[:2] for frame in square.annotated]
+    for picture in batch["frames"][:, 0].numpy():
+        assert any(np.array_equal(picture, known) for known in pictures)
+
+
+@pytest.mark.parametrize(("encoding", "channels"), [("colour_wheel", 3), ("clipped", 2), ("magnitude", 3)])
+def test_flow_is_encoded_as_the_method_asks_after_it_was_resized(
+    samples: Dataset, encoding: str, channels: int
+) -> None:
+    config = Config(window=Window(), height=24, crop=None, flow_encoding=encoding)
+    (batch,) = batches(samples, config, steps=1)
+    assert batch["flow"].shape == (3, 1, 24, 32, channels)
+    windows = [transforms.to_height(samples.window(frame.video, [frame.frame]), 24) for frame in samples.frames]
+    known = [loader.ENCODINGS[encoding](window.flow[0]) for window in windows if window.flow is not None]
+    for field in batch["flow"][:, 0].numpy():
+        assert any(np.array_equal(field, expected) for expected in known)
+
+
+def test_without_flow_a_batch_holds_none(samples: Dataset) -> None:
+    window = samples.window("--first_one", [2])
+    assert "flow" not in loader.to_batch([type(window)(window.frames, window.labels, None)], encoding="clipped")

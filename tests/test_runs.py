@@ -1,0 +1,84 @@
+"""Runs: the name says method, inputs, variant and seed, and its entry must agree with it."""
+
+from pathlib import Path
+
+import pytest
+
+from models import METHODS
+from stages.core import runs
+from tests.conftest import CHECKOUT
+
+FLOW = "data/optical_flow/dis-forward"
+
+
+def parse(name: str, *, method: str = "deeplab", reads: str = "data/frames") -> runs.Run:
+    return runs.parse(name, runs.Entry(method=method, reads=reads))
+
+
+def test_a_name_says_method_inputs_variant_and_seed() -> None:
+    run = parse("deeplab-rgb+flow-no-crop-12", reads=FLOW)
+    assert (run.method, run.inputs, run.variant, run.seed) == ("deeplab", "rgb+flow", "no-crop", 12)
+    assert run.flow == Path(FLOW) and run.name == "deeplab-rgb+flow-no-crop-12"
+
+
+def test_a_run_without_flow_reads_none() -> None:
+    assert parse("ssa2d-rgb-full-0", method="ssa2d").flow is None
+
+
+@pytest.mark.parametrize("name", ["deeplab", "deeplab-rgb-full", "deeplab-rgb-full-x", "deeplab-depth-full-0", "--rgb"])
+def test_a_name_of_another_form_is_an_error_that_shows_the_form(name: str) -> None:
+    with pytest.raises(ValueError, match=r"<method>-<inputs>-<variant>-<seed>.*for example"):
+        parse(name)
+
+
+def test_an_unknown_method_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="no method `deeplap`; did you mean `deeplab`"):
+        parse("deeplap-rgb-full-0", method="deeplap")
+
+
+def test_an_entry_of_another_method_is_an_error() -> None:
+    with pytest.raises(ValueError, match="its entry says method `ssa2d`; make it `deeplab`"):
+        parse("deeplab-rgb-full-0", method="ssa2d")
+
+
+@pytest.mark.parametrize("inputs", ["flow", "rgb+flow"])
+def test_a_run_on_flow_must_read_a_recipe(inputs: str) -> None:
+    with pytest.raises(ValueError, match="data/optical_flow/<recipe>"):
+        parse(f"deeplab-{inputs}-full-0")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_misspelt_run_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path, "runs:\n  deeplab-rgb-full-0:\n    method: deeplab\n    reads: data/frames\n")
+    assert list(runs.all_runs(path)) == ["deeplab-rgb-full-0"]
+    with pytest.raises(ValueError, match="did you mean `deeplab-rgb-full-0`"):
+        runs.named("deeplab-rbg-full-0", path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{method: deeplab, read: data/frames}", "unknown parameter `read`; did you mean `reads`"),
+        ("{method: deeplab}", "parameter `reads` is missing"),
+        ("", "parameter `method` is missing"),
+    ],
+)
+def test_a_faulty_entry_is_an_error_that_names_its_run(tmp_path: Path, entry: str, message: str) -> None:
+    path = write(tmp_path, f"runs:\n  deeplab-rgb-full-0: {entry}\n")
+    with pytest.raises(ValueError, match=f"runs.deeplab-rgb-full-0.*{message}"):
+        runs.all_runs(path)
+
+
+def test_no_runs_are_no_error(tmp_path: Path) -> None:
+    assert runs.all_runs(write(tmp_path, "runs:\n")) == {} == runs.all_runs(write(tmp_path, "index: {}\n"))
+
+
+def test_the_project_s_own_runs_are_sound_and_use_every_method() -> None:
+    found = runs.all_runs(CHECKOUT / "params.yaml")
+    assert {run.method for run in found.values()} == set(METHODS)
+    assert all(run.name == name for name, run in found.items())

@@ -1,0 +1,165 @@
+"""Transforms: frames, flow and labels of a window always change together, and flow stays the motion of the frames."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.core import transforms
+from stages.core.dataset import Sample
+from stages.core.labels import IGNORE
+from tests import make
+
+
+def window(height: int = 24, width: int = 36, *, steps: int = 2, seed: int = 0) -> Sample:
+    random = np.random.default_rng(seed)
+    return Sample(
+        frames=random.integers(0, 255, (steps, height, width, 3)).astype(np.uint8),
+        labels=random.choice(np.array([0, 17, 66, IGNORE], np.uint8), (steps, height, width)),
+        flow=random.normal(0, 4, (steps, height, width, 2)).astype(np.float32),
+    )
+
+
+def marked(top: int, left: int, *, height: int = 48, width: int = 64, side: int = 12) -> Sample:
+    """A black, resting, background window with one square: white in the frame, (6, 3) in the flow, 17 in the labels."""
+    place = (slice(None), slice(top, top + side), slice(left, left + side))
+    frames = np.zeros((2, height, width, 3), np.uint8)
+    labels = np.zeros((2, height, width), np.uint8)
+    flow = np.zeros((2, height, width, 2), np.float32)
+    frames[place], labels[place], flow[place] = 255, 17, (6, 3)
+    return Sample(frames=frames, labels=labels, flow=flow)
+
+
+def same(a: Sample, b: Sample) -> bool:
+    assert a.flow is not None and b.flow is not None
+    return all(np.array_equal(x, y) for x, y in ((a.frames, b.frames), (a.labels, b.labels), (a.flow, b.flow)))
+
+
+def flow_of(sample: Sample) -> np.ndarray:
+    assert sample.flow is not None
+    return sample.flow
+
+
+def test_flipping_twice_changes_nothing() -> None:
+    sample = window()
+    assert same(transforms.flip(transforms.flip(sample)), sample)
+
+
+def test_a_flip_mirrors_everything_and_turns_motion_to_the_right_into_motion_to_the_left() -> None:
+    sample = window()
+    flipped = transforms.flip(sample)
+    assert np.array_equal(flipped.frames, sample.frames[:, :, ::-1])
+    assert np.array_equal(flipped.labels, sample.labels[:, :, ::-1])
+    assert np.array_equal(flow_of(flipped)[..., 0], -flow_of(sample)[:, :, ::-1, 0])
+    assert np.array_equal(flow_of(flipped)[..., 1], flow_of(sample)[:, :, ::-1, 1])
+
+
+def test_resizing_scales_flow_with_the_frame_in_each_direction() -> None:
+    sample = window(24, 36)
+    constant = Sample(sample.frames, sample.labels, np.full((2, 24, 36, 2), (6, 4), np.float32))
+    resized = transforms.resize(constant, 12, 54)
+    assert resized.frames.shape == (2, 12, 54, 3) and resized.labels.shape == (2, 12, 54)
+    assert np.allclose(flow_of(resized), (6 * 54 / 36, 4 * 12 / 24))
+
+
+def test_resizing_to_the_same_size_changes_nothing() -> None:
+    sample = window()
+    assert same(transforms.resize(sample, 24, 36), sample)
+
+
+def test_labels_are_never_mixed() -> None:
+    for size in ((10, 17), (50, 80)):
+        assert set(np.unique(transforms.resize(window(), *size).labels)) <= {0, 17, 66, IGNORE}
+
+
+def test_to_height_keeps_the_aspect_and_none_keeps_the_size() -> None:
+    assert transforms.to_height(window(24, 36), 12).frames.shape == (2, 12, 18, 3)
+    assert transforms.to_height(window(24, 36), None).frames.shape == (2, 24, 36, 3)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (72, 108)], ids=["smaller", "larger"])
+def test_resizing_and_flipping_give_the_same_in_either_order(size: tuple[int, int]) -> None:
+    # Fails where frames and labels are sampled about different pixel centres.
+    sample = window(24, 36)
+    first, second = transforms.flip(transforms.resize(sample, *size)), transforms.resize(transforms.flip(sample), *size)
+    assert np.abs(first.frames.astype(int) - second.frames).max() <= 1
+    assert np.allclose(flow_of(first), flow_of(second), atol=1e-4)
+    assert np.array_equal(first.labels, second.labels)
+
+
+def test_a_crop_inside_cuts_everything_alike() -> None:
+    sample = window()
+    cut = transforms.crop(sample, 3, 5, 10, 20)
+    assert np.array_equal(cut.frames, sample.frames[:, 3:13, 5:25])
+    assert np.array_equal(cut.labels, sample.labels[:, 3:13, 5:25])
+    assert np.array_equal(flow_of(cut), flow_of(sample)[:, 3:13, 5:25])
+
+
+def test_what_a_crop_shows_beyond_the_frame_is_black_at_rest_and_unlabelled() -> None:
+    sample = window(24, 36)
+    cut = transforms.crop(sample, -4, -6, 40, 60)
+    inside = np.zeros((40, 60), bool)
+    inside[4:28, 6:42] = True
+    assert np.array_equal(cut.labels[:, inside], sample.labels.reshape(2, -1))
+    assert (cut.labels[:, ~inside] == IGNORE).all()
+    assert (cut.frames[:, ~inside] == 0).all() and (flow_of(cut)[:, ~inside] == 0).all()
+
+
+def test_a_window_without_flow_stays_without() -> None:
+    sample = Sample(frames=window().frames, labels=window().labels, flow=None)
+    changed = transforms.augment(transforms.to_height(sample, 30), np.random.default_rng(0), size=(16, 20))
+    assert changed.flow is None and changed.frames.shape == (2, 16, 20, 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_an_augmented_square_is_in_the_same_place_in_frame_labels_and_flow(seed: int) -> None:
+    # Larger than the frame at any scale: nothing is cut off.
+    sample = transforms.augment(marked(18, 8), np.random.default_rng(seed), size=(70, 90))
+    labelled = sample.labels == 17
+    moving = flow_of(sample)[..., 1] > 1.5
+    grey = sample.frames.astype(float).mean(-1)
+    bright = grey > (grey.max() + grey.min()) / 2
+    area = labelled.sum(dtype=int)
+    assert area > 0
+    for other in (bright, moving):
+        outline = 2 * 4 * np.sqrt(area / 2)  # pixels along the border of both steps' squares
+        assert (labelled ^ other).sum() <= outline
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_augmented_flow_is_the_motion_of_the_augmented_frames(seed: int) -> None:
+    """A square that moves (3, 2) a frame: in the augmented window its centre moves by the augmented flow."""
+    square = make.Square("clip", speed=(3, 2))
+    flow = np.where(square.mask(0)[None, ..., None], np.array((3, 2)), 0).astype(np.float32)
+    labels = np.stack([np.where(square.mask(t), 17, 0) for t in (0, 4)]).astype(np.uint8)
+    sample = Sample(frames=square.pictures()[[0, 4]], labels=labels, flow=np.concatenate([flow, flow]))
+    changed = transforms.augment(sample, np.random.default_rng(seed), size=(70, 90))
+    first, second = (np.argwhere(changed.labels[t] == 17).mean(0)[::-1] for t in (0, 1))
+    motion = np.median(flow_of(changed)[0][changed.labels[0] == 17], axis=0)
+    assert (second - first) / 4 == pytest.approx(motion, abs=0.35)
+
+
+def test_augmentation_flips_and_scales_by_chance_and_gives_the_asked_size() -> None:
+    widths, signs = set(), set()
+    for seed in range(30):
+        sample = transforms.augment(marked(18, 24), np.random.default_rng(seed), size=(40, 50))
+        assert sample.frames.shape == (2, 40, 50, 3) and sample.frames.dtype == np.uint8
+        assert sample.labels.shape == (2, 40, 50) and flow_of(sample).shape == (2, 40, 50, 2)
+        widths.add(int((sample.labels[0] == 17).any(0).sum()))
+        signs.add(float(np.sign(flow_of(sample)[..., 0][sample.labels == 17].sum())))
+    assert signs == {-1.0, 1.0} and len(widths) > 3
+
+
+def test_the_same_random_numbers_give_the_same_window() -> None:
+    first, second = (transforms.augment(window(), np.random.default_rng(4), size=(16, 20)) for _ in range(2))
+    assert same(first, second)
+    assert not same(first, transforms.augment(window(), np.random.default_rng(5), size=(16, 20)))
+
+
+def test_colours_are_jittered_alike_in_every_frame_of_a_window() -> None:
+    still = np.repeat(np.random.default_rng(0).integers(60, 190, (1, 24, 36, 3)).astype(np.uint8), 4, axis=0)
+    jittered = transforms.jitter(still, np.random.default_rng(1))
+    assert jittered.dtype == np.uint8 and not np.array_equal(jittered, still)
+    assert (jittered == jittered[:1]).all()
