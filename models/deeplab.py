@@ -44,7 +44,7 @@ small = Config(
     height=128,
     crop=(128, 160),
     training=Training(
-        steps=700, batch=8, learning_rates={"front": 1e-3, "back": 2e-3}, optimiser="adam", schedule="cosine"
+        steps=400, batch=8, learning_rates={"front": 1e-3, "back": 2e-3}, optimiser="adam", schedule="cosine"
     ),
 )
 

@@ -73,7 +73,7 @@ small = Config(
     height=80,
     crop=(80, 112),
     training=Training(
-        steps=300, batch=6, learning_rates={"all": 2e-3}, optimiser="adam", schedule="cosine", weight_decay=1e-4
+        steps=200, batch=6, learning_rates={"all": 2e-3}, optimiser="adam", schedule="cosine", weight_decay=1e-4
     ),
 )
 

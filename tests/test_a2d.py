@@ -316,6 +316,15 @@ def test_a_changed_annotation_indexes_its_clip_anew_and_no_other(tmp_path: Path)
         assert run().computed == ["-second_one"]
 
 
+def test_two_clips_with_the_same_annotations_are_indexed_each_under_its_own_name(tmp_path: Path) -> None:
+    make.write_release(tmp_path / "raw", [Square("first_upload"), Square("second_upload")])
+    with make.workspace(tmp_path):
+        index_stage.run(dataset.Parameters(dataset="squares"), raw=tmp_path / "raw", output=tmp_path / "index")
+    for table, schema in (("frames", tables.FRAMES), ("instances", tables.INSTANCES)):
+        videos = tables.read_parquet(tmp_path / f"index/{table}.parquet", schema)["video"].to_pylist()
+        assert videos == ["first_upload", "first_upload", "second_upload", "second_upload"]
+
+
 def test_a_release_without_a_single_clip_is_an_error_that_says_so(tmp_path: Path) -> None:
     raw = make.write_release(tmp_path / "raw", make.RELEASE[:1])
     (raw / a2d.CLIPS_FOLDER / "--first_one.mp4").unlink()

@@ -96,6 +96,18 @@ def test_an_annotation_past_the_last_decoded_frame_is_missing(data: Path, tmp_pa
     assert len(samples.frames) == 3
 
 
+def test_labels_of_another_size_than_their_frames_are_missing_and_stop_no_training(data: Path, tmp_path: Path) -> None:
+    frames = write_manifest(tmp_path / "frames", ["--first_one", "-second_one"])
+    for square in make.RELEASE[:2]:
+        pictures = square.pictures()
+        smaller = square.video == "--first_one"
+        make.pack_frames(frames / "clips" / f"{square.video}.arrow", pictures[:, :-8, :-10] if smaller else pictures)
+    samples = dataset.load(data / "index", frames, split="train")
+    assert set(samples.missing) == {"--first_one/00003", "--first_one/00007"}
+    for frame in samples.frames:
+        assert samples.window(frame.video, [frame.frame]).labels.shape == (1, make.HEIGHT, make.WIDTH)
+
+
 def test_stages_that_have_not_run_are_an_error_that_says_what_to_run(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dvc repro"):
         dataset.load(data / "index", tmp_path, split="train")

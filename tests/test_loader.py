@@ -14,7 +14,6 @@ from stages.core.dataset import Dataset
 from stages.core.labels import IGNORE
 from tests import make
 
-
 AROUND = Window(before=1, after=1)
 
 

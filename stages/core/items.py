@@ -7,10 +7,8 @@ a temporary name and moved into place, so a killed run loses only the items in f
 outside every DVC output (DVC removes outputs before it runs a stage); results are hard-linked into the output folder.
 """
 
-import ast
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -18,19 +16,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from stages.core import tables, workers
+from stages.core import cli, tables, workers
+from stages.core.closure import import_closure
 
 CACHE = Path(os.environ.get("ACTOR_ACTION_ITEMS", ".items"))
-PACKAGES = ("flows", "stages", "models")
-PLUMBING = frozenset(f"stages.core.{name}" for name in ("cli", "items", "params", "tracking", "workers"))
-"""Modules that move results about and change none: a change there makes no item stale."""
 
 
 class BadItem(ValueError):
@@ -95,7 +88,7 @@ def run(
     waiting = {item.name for item, _ in pending}
     arguments = [(item.name, keys[item.name], ingredients, item.argument) for item, ingredients in pending]
     task = partial(_compute_item, function, dict(parameters) | dict(shared or {}), folder.absolute(), suffix)
-    with _progress(stage) as progress:
+    with cli.progress() as progress:
         bar = progress.add_task(stage, total=len(items), completed=len(items) - len(pending))
         for _ in workers.compute(task, arguments, workers=resources or workers.configured(), gpu=gpu):
             progress.advance(bar)
@@ -156,41 +149,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@cache
-def import_closure(module: str) -> dict[str, str]:
-    """Every module of this project that ``module`` imports, itself included, with the sha256 of its source.
-
-    Follows import statements in the source (also those inside functions); ``PLUMBING`` is left out.
-    """
-    seen: dict[str, str] = {}
-    queue = [module]
-    while queue:
-        name = queue.pop()
-        if name in seen or name in PLUMBING:
-            continue
-        source = _source(name)
-        if source is None:
-            continue
-        seen[name] = hashlib.sha256(source).hexdigest()
-        queue.extend(imported_modules(source, package=name.rpartition(".")[0]))
-    return dict(sorted(seen.items()))
-
-
-def imported_modules(source: bytes, *, package: str) -> list[str]:
-    """Modules of this project named by the import statements of ``source``."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                raise ValueError(f"relative import in {package}: this project's imports are absolute")
-            found.append(base)
-            found += [f"{base}.{alias.name}" for alias in node.names]
-    return [name for name in found if name.split(".")[0] in PACKAGES and _source(name) is not None]
-
-
 def link(source: Path, target: Path) -> None:
     """Put ``source`` at ``target`` atomically: a hard link where the file system can, else a copy."""
     part = target.with_name(f".{target.name}.{os.getpid()}")
@@ -200,23 +158,6 @@ def link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, part)
     os.replace(part, target)
-
-
-@cache
-def _source(module: str) -> bytes | None:
-    specification = importlib.util.find_spec(module) if _parent_exists(module) else None
-    if specification is None or not specification.origin or not specification.origin.endswith(".py"):
-        return None
-    return Path(specification.origin).read_bytes()
-
-
-def _parent_exists(module: str) -> bool:
-    # find_spec imports the parent; `stages.core.labels.A2D` has a parent that is no package.
-    parent = module.rpartition(".")[0]
-    if not parent:
-        return True
-    specification = importlib.util.find_spec(parent) if _parent_exists(parent) else None
-    return specification is not None and specification.submodule_search_locations is not None
 
 
 def _result(folder: Path, key: str, suffix: str) -> Path:
@@ -280,17 +221,3 @@ def _sweep(folder: Path) -> None:
     for part in folder.glob(".part-*"):
         if time.time() - part.stat().st_mtime > 3600:
             part.unlink(missing_ok=True)
-
-
-def _progress(stage: str) -> Progress:
-    del stage
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    # On a terminal only: a log should not hold a line a redraw.
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from models.base import Training
-from stages.core import items
+from stages.core import cli, items
 
 WARM_UP = 0.1
 """Share of the steps over which `cosine` raises the learning rate from zero."""
@@ -84,7 +82,7 @@ def fit(
     network.train()
     device = next(network.parameters()).device
     stream = batches(start) if start < training.steps else iter(())
-    with _progress() as progress:
+    with cli.progress() as progress:
         bar = progress.add_task(name, total=training.steps, completed=start)
         for step in range(start, training.steps):
             factor = learning_rate_factor(training, step)
@@ -190,15 +188,3 @@ def _save(
     }
     torch.save(state, part)
     os.replace(part, path)
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -1,7 +1,7 @@
 """Procedural textures of figures and backgrounds, defined without a resolution.
 
 Everything is drawn from a random generator first and painted afterwards, so that the same generator state gives the
-same picture at any size (up to its sharpness). Colours and patterns know nothing of actors and actions.
+same picture at any size (up to its sharpness). Colours and patterns know nothing of actions.
 
 Axis letters: H rows, W columns, C = 3 (RGB).
 """

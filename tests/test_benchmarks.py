@@ -1,0 +1,73 @@
+"""Every benchmark runs at its smallest, and `stages.profile` measures every method: no claim about the figures here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks import frames, noop, one_more_clip, stages_side_by_side
+from benchmarks.ratio import Ratio
+from models import METHODS
+from stages import profile
+from stages.core import items
+
+SMALLEST = {
+    "frames": lambda folder: frames.measure(folder, clips=2, height=48, copies=2),
+    "noop": lambda folder: noop.measure(folder, clips=2, runs=1, repeats=1),
+    "one_more_clip": lambda folder: one_more_clip.measure(folder, clips=2, height=48),
+    "stages_side_by_side": lambda folder: stages_side_by_side.measure(folder, stages=2, work_seconds=0.1),
+}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(items, "CACHE", tmp_path / ".items")
+    return tmp_path / ".items"
+
+
+def test_every_benchmark_of_the_table_has_its_smallest_run_here() -> None:
+    assert set(bench.benchmarks(clips=10)) == set(SMALLEST)
+
+
+def test_an_unknown_benchmark_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean `frames`"):
+        bench.run(10, ["frame"])
+
+
+# Each but `frames` runs whole `dvc` or Prefect commands many times.
+@pytest.mark.parametrize(
+    "name", ["frames", *(pytest.param(name, marks=pytest.mark.slow) for name in SMALLEST if name != "frames")]
+)
+def test_a_benchmark_prints_one_ratio_of_two_times(name: str, tmp_path: Path) -> None:
+    ratio = SMALLEST[name](tmp_path)
+    assert isinstance(ratio, Ratio) and ratio.name == name
+    assert ratio.seconds > 0 and ratio.against > 0
+    assert str(ratio).startswith(f"{name}: {ratio.value:.2f} = ")
+
+
+@pytest.mark.parametrize("config", ["small", pytest.param("paper", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_profiled(method: str, config: str, cache: Path) -> None:
+    sizes = {"height": 64, "width": 64} if config == "small" else {}
+    result = profile.run(method, "rgb", config, frames=1, repeats=1, **sizes)
+    assert json.loads((cache / f"profiles/{method}-rgb-{config}.json").read_text()) == result
+    assert result["parameters"] > 0 and result["gflop_per_frame"] > 0
+    assert result["ms_per_frame"]["with_flow"] == result["ms_per_frame"]["without_flow"] > 0
+    assert 0 < result["share_of_convolution_peak"] < 1.5
+
+
+def test_a_profile_with_flow_counts_its_estimation(cache: Path) -> None:
+    result = profile.run("deeplab", "rgb+flow", "small", height=64, width=64, frames=1, repeats=1)
+    assert result["ms_per_frame"]["with_flow"] > result["ms_per_frame"]["without_flow"]
+    assert [path.name for path in (cache / "profiles").iterdir()] == ["deeplab-rgb+flow-small.json"]
+
+
+def test_a_profile_of_what_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stages.profile", "--method=deeplap", "--inputs=rgb"]
+    done = subprocess.run(command, cwd=profile.__file__.rsplit("/", 2)[0], capture_output=True, text=True)
+    assert done.returncode == 1 and "no method `deeplap`" in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(ValueError, match="did you mean `rgb"):
+        profile.run("deeplab", "rbg", "small")
