@@ -102,13 +102,20 @@ def channels_last(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
-def load_encoder(network: torch.nn.Module, weights: dict[str, Tensor], *, where: str) -> None:
-    """Load public weights by key; a classifier's last layer (``fc``) is left out.
+class Encoder(torch.nn.Module):
+    """A network that public weights are loaded into."""
+
+    beyond: tuple[str, ...] = ("fc.", "logits.")
+    """How the keys begin that public checkpoints hold and the encoder does not: layers deeper than its last."""
+
+
+def load_encoder(network: Encoder, weights: dict[str, Tensor], *, where: str) -> None:
+    """Load public weights by key; layers that lie beyond the encoder (its ``beyond``) are left out.
 
     Raises ``ValueError`` that lists missing and unexpected keys, or shapes that do not fit.
     """
     own = network.state_dict()
-    kept = {key: value for key, value in weights.items() if not key.startswith(("fc.", "logits."))}
+    kept = {key: value for key, value in weights.items() if not key.startswith(network.beyond)}
     missing = sorted(key for key in own.keys() - kept.keys() if not key.endswith("num_batches_tracked"))
     unexpected = sorted(kept.keys() - own.keys())
     wrong = sorted(k for k in own.keys() & kept.keys() if own[k].shape != kept[k].shape)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.base import Encoder
+
 Triple = tuple[int, int, int]
 
 # Channels of the Inception blocks: 1x1; 1x1 and 3x3; 1x1 and 3x3; 1x1 after pooling.
@@ -103,14 +105,16 @@ class Mixed(nn.Module):
         return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], dim=1)
 
 
-class I3D(nn.Module):
+class I3D(Encoder):
     """(B, inputs, T, H, W) -> features at the end points asked for."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         channels = config.inputs
-        self.endpoints = ENDPOINTS[: ENDPOINTS.index(config.last) + 1]
+        last = ENDPOINTS.index(config.last)
+        self.endpoints = ENDPOINTS[: last + 1]
+        self.beyond = (*Encoder.beyond, *(f"{name}." for name in ENDPOINTS[last + 1 :]))
         for name in self.endpoints:
             if name in POOLS:
                 kernel, stride = POOLS[name]

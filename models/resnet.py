@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.base import Encoder
+
 
 @dataclass(frozen=True)
 class Config:
@@ -72,7 +74,7 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
-class ResNet(nn.Module):
+class ResNet(Encoder):
     """(B, 3, H, W) -> (B, C, H / stride, W / stride)."""
 
     def __init__(self, config: Config) -> None:

@@ -1,8 +1,8 @@
 """Is everything there that the tools need? Each check says how to mend what it finds; the traps: docs/gotchas.md.
-
 No stage of the pipeline: reads only, writes nothing. Exit code 1 if a check fails; a warning leaves it 0.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import yaml
+from packaging.utils import canonicalize_name
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,15 +30,8 @@ from rich.table import Table
 from stages.core import params
 
 EXACT = (
-    "torch",
-    "onedl-mmcv",
-    "onedl-mmdetection",
-    "prefect",
-    "fastapi",
-    "sqlalchemy",
-    "numpy",
-    "opencv-python-headless",
-)
+    "torch", "onedl-mmcv", "onedl-mmdetection", "prefect", "fastapi", "sqlalchemy", "numpy", "opencv-python-headless",
+)  # fmt: skip
 """Another version of these breaks something that we know of; of any other package it is only untested."""
 REINSTALL = "rm -r .venv/.setup && make setup"
 GROWTH = 20  # bytes below data/ and in DVC's cache per byte of raw data
@@ -67,14 +61,14 @@ def python_version(root: Path) -> Result:
 def versions(root: Path) -> Result:
     """Are the installed packages those of constraints.txt?"""
     lines = [line.split("#")[0].strip() for line in (root / "constraints.txt").read_text().splitlines()]
-    installed = {_canonical(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
+    installed = {canonicalize_name(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
     broken, untested = list[str](), list[str]()
     for name, _, pin in (line.partition("==") for line in lines if "==" in line):
-        found = installed.get(_canonical(name))
-        if found is None and _canonical(name) in EXACT:
+        found = installed.get(canonicalize_name(name))
+        if found is None and canonicalize_name(name) in EXACT:
             broken.append(f"{name} is missing")
         elif found is not None and found.split("+")[0] != pin:  # +cpu: how it was built, not what it is
-            (broken if _canonical(name) in EXACT else untested).append(f"{name} {found} instead of {pin}")
+            (broken if canonicalize_name(name) in EXACT else untested).append(f"{name} {found} instead of {pin}")
     if broken:
         return Result("fail", ", ".join(broken), REINSTALL)
     if untested:
@@ -226,10 +220,6 @@ def _reachable(variable: str, *, mend: str) -> Result:
         return Result("fail", f"{address}: {error}", mend)
 
 
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def _run(command: list[str], *, good: str, mend: str, cwd: Path | None = None) -> Result:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
     if done.returncode == 0:
@@ -241,10 +231,9 @@ def _run(command: list[str], *, good: str, mend: str, cwd: Path | None = None) -
 
 
 def _command_line(pid: int) -> list[str]:
-    try:
+    with contextlib.suppress(psutil.Error):  # it ended meanwhile, or is not ours: then it is not our dvc either
         return psutil.Process(pid).cmdline()
-    except psutil.Error:  # it ended meanwhile, or is not ours: then it is not our dvc either
-        return []
+    return []
 
 
 def _mlflow_schema() -> str:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from models import METHODS
-from stages.core import items
+from stages.core.closure import import_closure
 from tests.conftest import CHECKOUT
 
 PACKAGES = ("flows", "stages", "models")
@@ -155,7 +155,7 @@ def test_a_stage_depends_on_the_code_that_it_runs_and_on_no_other(stage: str) ->
 def files_of(module: str) -> set[str]:
     """The import closure of ``module`` as files; empty ``__init__.py`` say nothing."""
     found = set()
-    for name in items.import_closure(module):
+    for name in import_closure(module):
         path = CHECKOUT / name.replace(".", "/")
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         if file.read_bytes():

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from stages.core import closure as code_closure
 from stages.core import items, tables, workers
 from stages.core.items import BadItem, Item
 from tests.conftest import CHECKOUT
@@ -157,8 +158,8 @@ def small_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    target.write_text(str(argument + ADDED))\n"
     )
     monkeypatch.syspath_prepend(str(package.parent))
-    monkeypatch.setattr(items, "PACKAGES", ("edited",))
-    monkeypatch.setattr(items, "PLUMBING", frozenset({"edited.plumbing"}))
+    monkeypatch.setattr(closure, "PACKAGES", ("edited",))
+    monkeypatch.setattr(closure, "PLUMBING", frozenset({"edited.plumbing"}))
     yield package
     forget_sources()
     for name in [name for name in sys.modules if name.split(".")[0] == "edited"]:
@@ -167,8 +168,8 @@ def small_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def forget_sources() -> None:
     """As a new process would."""
-    items.import_closure.cache_clear()
-    items._source.cache_clear()
+    closure.import_closure.cache_clear()
+    code_closure._source.cache_clear()
 
 
 def test_an_edit_in_the_import_closure_recomputes_and_one_elsewhere_does_not(bench: Bench, small_package: Path) -> None:
@@ -185,13 +186,30 @@ def test_an_edit_in_the_import_closure_recomputes_and_one_elsewhere_does_not(ben
     (small_package / "plumbing.py").write_text("SPEED = 2\n")
     (small_package / "bystander.py").write_text("import edited.helper as helper\n")
     assert run() == []
-    (small_package / "helper.py").write_text("ADDED = 1  # edited\n")
+    (small_package / "helper.py").write_text("ADDED = 2\n")
     assert run() == ["a"]
+    assert (bench.output / "clips" / "a.arrow").read_text() == "2", "this process imported the helper before the edit"
+
+
+def test_better_words_are_no_other_code() -> None:
+    plain = b"LIMIT = 3\ndef f(x):\n    return x + 1\nclass C:\n    n = 0\n"
+    explained = (
+        b'"""A module."""\nLIMIT = 3  # pixels\n"""The limit."""\n\n\ndef f(x):\n    """Add."""\n    # one\n'
+        b'    return (x +\n            1)\n\nclass C:\n    """A class."""\n    n = 0\n    """Its number."""\n'
+    )
+    assert closure.code_digest(plain) == closure.code_digest(explained)
+
+
+@pytest.mark.parametrize(
+    "edited", [b"X = 'b'", b"X = 1", b"Y = 'a'", b"X = 'a'\nX = 'a'", b"def X(): 'a'", b"X: str = 'a'"]
+)
+def test_every_other_edit_is_other_code(edited: bytes) -> None:
+    assert closure.code_digest(b"X = 'a'") != closure.code_digest(edited)
 
 
 def test_the_closure_follows_imports_inside_functions_and_leaves_plumbing_out(small_package: Path) -> None:
     forget_sources()
-    assert set(items.import_closure("edited.work")) - {"edited"} == {"edited.work", "edited.helper"}
+    assert set(closure.import_closure("edited.work")) - {"edited"} == {"edited.work", "edited.helper"}
 
 
 def test_the_closure_of_a_module_in_a_package_holds_the_package_s_own_code(small_package: Path) -> None:
@@ -199,18 +217,18 @@ def test_the_closure_of_a_module_in_a_package_holds_the_package_s_own_code(small
     (small_package / "__init__.py").write_text("SETTING = 3\n")
     (small_package / "lonely.py").write_text("import edited.helper\n")
     forget_sources()
-    assert "edited" in items.import_closure("edited.lonely")
+    assert "edited" in closure.import_closure("edited.lonely")
 
 
 def test_a_relative_import_is_refused_because_the_closure_could_not_follow_it() -> None:
     with pytest.raises(ValueError, match="imports are absolute"):
-        items.imported_modules(b"from . import flow", package="stages.core")
+        code_closure.imported_modules(b"from . import flow", package="stages.core")
 
 
 def test_the_closure_of_a_stage_holds_what_it_computes_with_and_no_plumbing() -> None:
-    closure = set(items.import_closure("stages.optical_flow"))
+    closure = set(closure.import_closure("stages.optical_flow"))
     assert {"stages.optical_flow", "stages.core.flow", "stages.core.video", "stages.core.tables"} <= closure
-    assert not closure & items.PLUMBING
+    assert not closure & code_closure.PLUMBING
 
 
 def test_a_bad_item_goes_to_quarantine_with_its_reason_and_the_others_survive(bench: Bench) -> None:

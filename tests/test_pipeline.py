@@ -240,7 +240,7 @@ def test_an_unknown_parameter_is_a_clear_error_and_once_mended_nothing_is_comput
             "--verbose",
             marks=pytest.mark.xfail(
                 strict=True,
-                reason="DVC's run cache drops the name from its key and restores the stage, whose check then never runs",
+                reason="DVC's run cache drops the name from its key: the stage is restored and its check never runs",
             ),
         ),
     ],

@@ -51,7 +51,7 @@ class GeneratedClips(Dataset[ClipBatch]):
             "flow": np.stack([colour_wheel(_flow(frames[still], frames[still + 1])) for still in stills]),
             "still_labels": labels[stills],
             "frames": np.stack([cv2.resize(frame, small, interpolation=cv2.INTER_AREA) for frame in frames]),
-            "labels": np.stack([cv2.resize(label, small, interpolation=cv2.INTER_NEAREST) for label in labels]),
+            "labels": np.stack([cv2.resize(label, small, interpolation=cv2.INTER_NEAREST_EXACT) for label in labels]),
         }
         return ClipBatch(**{name: torch.from_numpy(array) for name, array in arrays.items()})  # type: ignore[typeddict-item]
 

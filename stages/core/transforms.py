@@ -17,7 +17,9 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
         return sample
     smooth = cv2.INTER_AREA if height < old_height else cv2.INTER_LINEAR
     frames = np.stack([cv2.resize(frame, (width, height), interpolation=smooth) for frame in sample.frames])
-    labels = np.stack([cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST) for label in sample.labels])
+    labels = np.stack(
+        [cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for label in sample.labels]
+    )
     flow = sample.flow
     if flow is not None:
         scale = np.array((width / old_width, height / old_height), np.float32)
