@@ -8,6 +8,7 @@ Axes: B batch, C channels, T frames, H height, W width.
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,7 @@ class Config:
     width: float = 1.0
     last: str = "Mixed_5c"
     strides: dict[str, Triple] = field(default_factory=dict)  # of pools or Conv3d_1a_7x7, where not as published
+    momentum: float = 0.01  # of batch norm; a training of a few hundred steps needs a faster one to know its statistics
 
     def scaled(self, channels: int) -> int:
         """``channels`` at this width, at least 4."""
@@ -68,11 +70,13 @@ class Config:
 class Unit(nn.Module):
     """Convolution without bias, batch norm, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Triple, *, stride: Triple = (1, 1, 1)) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: Triple, *, stride: Triple = (1, 1, 1), momentum: float = 0.01
+    ) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
         self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride=stride, bias=False)
-        self.bn = nn.BatchNorm3d(outputs, eps=1e-3, momentum=0.01)
+        self.bn = nn.BatchNorm3d(outputs, eps=1e-3, momentum=momentum)
         nn.init.kaiming_normal_(self.conv3d.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,13 +97,14 @@ class Pool(nn.Module):
 class Mixed(nn.Module):
     """An Inception block: four branches, concatenated."""
 
-    def __init__(self, inputs: int, channels: tuple[int, ...]) -> None:
+    def __init__(self, inputs: int, channels: tuple[int, ...], *, momentum: float) -> None:
         super().__init__()
         one, three = (1, 1, 1), (3, 3, 3)
-        self.b0 = Unit(inputs, channels[0], one)
-        self.b1a, self.b1b = Unit(inputs, channels[1], one), Unit(channels[1], channels[2], three)
-        self.b2a, self.b2b = Unit(inputs, channels[3], one), Unit(channels[3], channels[4], three)
-        self.b3a, self.b3b = Pool(three, one), Unit(inputs, channels[5], one)
+        unit = partial(Unit, momentum=momentum)
+        self.b0 = unit(inputs, channels[0], one)
+        self.b1a, self.b1b = unit(inputs, channels[1], one), unit(channels[1], channels[2], three)
+        self.b2a, self.b2b = unit(inputs, channels[3], one), unit(channels[3], channels[4], three)
+        self.b3a, self.b3b = Pool(three, one), unit(inputs, channels[5], one)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], dim=1)
@@ -121,11 +126,13 @@ class I3D(Encoder):
                 self.add_module(name, Pool(kernel, config.strides.get(name, stride)))
                 continue
             if name in MIXED:
-                self.add_module(name, Mixed(channels, tuple(config.scaled(c) for c in MIXED[name])))
+                widths = tuple(config.scaled(c) for c in MIXED[name])
+                self.add_module(name, Mixed(channels, widths, momentum=config.momentum))
             else:
                 kernel = {"Conv3d_1a_7x7": (7, 7, 7), "Conv3d_2b_1x1": (1, 1, 1), "Conv3d_2c_3x3": (3, 3, 3)}[name]
                 stride = config.strides.get(name, (2, 2, 2) if name == "Conv3d_1a_7x7" else (1, 1, 1))
-                self.add_module(name, Unit(channels, config.channels(name), kernel, stride=stride))
+                unit = Unit(channels, config.channels(name), kernel, stride=stride, momentum=config.momentum)
+                self.add_module(name, unit)
             channels = config.channels(name)
 
     def forward(self, x: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ class Config:
 
 paper = Config()
 small = Config(
-    encoder=replace(paper.encoder, width=0.25),
+    encoder=replace(paper.encoder, width=0.25, momentum=0.1),
     decoder=(48, 32, 16),
     pyramid=16,
     atrous=(8, 8, 8, 8),
@@ -93,11 +93,11 @@ def build(config: Config, labels: Labels) -> "SSA2D":
 class Deconvolution(nn.Module):
     """3x3x3 transposed convolution, batch norm, ReLU; trimmed or padded to the size of the skip it meets."""
 
-    def __init__(self, inputs: int, outputs: int, stride: i3d.Triple) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: i3d.Triple, *, momentum: float) -> None:
         super().__init__()
         self.stride = stride
         self.deconv = nn.ConvTranspose3d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.bn = nn.BatchNorm3d(outputs, eps=1e-3, momentum=0.01)
+        self.bn = nn.BatchNorm3d(outputs, eps=1e-3, momentum=momentum)
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
         return F.relu(self.bn(self.deconv(x, output_size=list(size))))
@@ -109,16 +109,17 @@ class Decoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         first, second, third = config.decoder
+        momentum = config.encoder.momentum
         skip2c, skip3c = (config.encoder.channels(name) for name in SKIPS)
-        self.deconv1 = Deconvolution(config.encoder.channels(DEEPEST), first, (1, 2, 2))
-        self.side = Unit(first, config.pyramid, (1, 1, 1))
-        self.deconv2 = Deconvolution(first + skip3c, second, (2, 2, 2))
+        self.deconv1 = Deconvolution(config.encoder.channels(DEEPEST), first, (1, 2, 2), momentum=momentum)
+        self.side = Unit(first, config.pyramid, (1, 1, 1), momentum=momentum)
+        self.deconv2 = Deconvolution(first + skip3c, second, (2, 2, 2), momentum=momentum)
         self.dropout = nn.Dropout3d(config.dropout)
-        self.conv = Unit(second + skip2c, third, (3, 3, 3))
+        self.conv = Unit(second + skip2c, third, (3, 3, 3), momentum=momentum)
         self.atrous = nn.ModuleList(
             nn.Sequential(
                 nn.Conv3d(third, channels, 3, padding=(1, rate, rate), dilation=(1, rate, rate)),
-                nn.BatchNorm3d(channels, eps=1e-3, momentum=0.01),
+                nn.BatchNorm3d(channels, eps=1e-3, momentum=momentum),
                 nn.ReLU(inplace=True),
             )
             for channels, rate in zip(config.atrous, config.rates, strict=True)

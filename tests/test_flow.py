@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import optical_flow as flow_stage
@@ -156,6 +156,7 @@ def test_faster_is_more_saturated() -> None:
     assert picture[0, 1] > picture[1, 1] > picture[2, 1] and (picture[:, 0] == 255).all()
 
 
+@settings(deadline=None)
 @given(scale=st.floats(0.01, 100), seed=st.integers(0, 1000))
 def test_the_picture_does_not_depend_on_the_scale_of_the_motion(scale: float, seed: int) -> None:
     field = np.random.default_rng(seed).normal(0, 3, (5, 6, 2)).astype(np.float32)

@@ -158,8 +158,8 @@ def small_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    target.write_text(str(argument + ADDED))\n"
     )
     monkeypatch.syspath_prepend(str(package.parent))
-    monkeypatch.setattr(closure, "PACKAGES", ("edited",))
-    monkeypatch.setattr(closure, "PLUMBING", frozenset({"edited.plumbing"}))
+    monkeypatch.setattr(code_closure, "PACKAGES", ("edited",))
+    monkeypatch.setattr(code_closure, "PLUMBING", frozenset({"edited.plumbing"}))
     yield package
     forget_sources()
     for name in [name for name in sys.modules if name.split(".")[0] == "edited"]:
@@ -168,7 +168,7 @@ def small_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def forget_sources() -> None:
     """As a new process would."""
-    closure.import_closure.cache_clear()
+    code_closure.import_closure.cache_clear()
     code_closure._source.cache_clear()
 
 
@@ -197,19 +197,19 @@ def test_better_words_are_no_other_code() -> None:
         b'"""A module."""\nLIMIT = 3  # pixels\n"""The limit."""\n\n\ndef f(x):\n    """Add."""\n    # one\n'
         b'    return (x +\n            1)\n\nclass C:\n    """A class."""\n    n = 0\n    """Its number."""\n'
     )
-    assert closure.code_digest(plain) == closure.code_digest(explained)
+    assert code_closure.code_digest(plain) == code_closure.code_digest(explained)
 
 
 @pytest.mark.parametrize(
     "edited", [b"X = 'b'", b"X = 1", b"Y = 'a'", b"X = 'a'\nX = 'a'", b"def X(): 'a'", b"X: str = 'a'"]
 )
 def test_every_other_edit_is_other_code(edited: bytes) -> None:
-    assert closure.code_digest(b"X = 'a'") != closure.code_digest(edited)
+    assert code_closure.code_digest(b"X = 'a'") != code_closure.code_digest(edited)
 
 
 def test_the_closure_follows_imports_inside_functions_and_leaves_plumbing_out(small_package: Path) -> None:
     forget_sources()
-    assert set(closure.import_closure("edited.work")) - {"edited"} == {"edited.work", "edited.helper"}
+    assert set(code_closure.import_closure("edited.work")) - {"edited"} == {"edited.work", "edited.helper"}
 
 
 def test_the_closure_of_a_module_in_a_package_holds_the_package_s_own_code(small_package: Path) -> None:
@@ -217,7 +217,7 @@ def test_the_closure_of_a_module_in_a_package_holds_the_package_s_own_code(small
     (small_package / "__init__.py").write_text("SETTING = 3\n")
     (small_package / "lonely.py").write_text("import edited.helper\n")
     forget_sources()
-    assert "edited" in closure.import_closure("edited.lonely")
+    assert "edited" in code_closure.import_closure("edited.lonely")
 
 
 def test_a_relative_import_is_refused_because_the_closure_could_not_follow_it() -> None:
@@ -226,9 +226,9 @@ def test_a_relative_import_is_refused_because_the_closure_could_not_follow_it() 
 
 
 def test_the_closure_of_a_stage_holds_what_it_computes_with_and_no_plumbing() -> None:
-    closure = set(closure.import_closure("stages.optical_flow"))
-    assert {"stages.optical_flow", "stages.core.flow", "stages.core.video", "stages.core.tables"} <= closure
-    assert not closure & code_closure.PLUMBING
+    found = set(code_closure.import_closure("stages.optical_flow"))
+    assert {"stages.optical_flow", "stages.core.flow", "stages.core.video", "stages.core.tables"} <= found
+    assert not found & code_closure.PLUMBING
 
 
 def test_a_bad_item_goes_to_quarantine_with_its_reason_and_the_others_survive(bench: Bench) -> None:

@@ -113,24 +113,28 @@ def test_maps_of_different_sizes_and_unknown_ids_are_errors() -> None:
         metrics.confusion(np.zeros((2, 3), np.uint8), np.full((2, 3), IGNORE, np.uint8), classes=80)
 
 
+@settings(deadline=None)
 @given(truth=MAPS)
 def test_a_perfect_prediction_scores_100_in_everything(truth: np.ndarray) -> None:
     for scores in of_maps(truth, truth).values():
         assert scores.summary() == pytest.approx({"global_accuracy": 100, "class_accuracy": 100, "mean_iou": 100})
 
 
+@settings(deadline=None)
 @given(truth=MAPS, predicted=MAPS, order=st.permutations(range(3)))
 def test_the_order_of_frames_changes_nothing(truth: np.ndarray, predicted: np.ndarray, order: list[int]) -> None:
     first, second = of_maps(truth, predicted), of_maps(truth[order], predicted[order])
     assert all(first[kind].summary() == second[kind].summary() for kind in first)
 
 
+@settings(deadline=None)
 @given(truth=MAPS, predicted=MAPS)
 def test_summed_matrices_of_frames_are_the_matrix_of_all(truth: np.ndarray, predicted: np.ndarray) -> None:
     parts = sum(metrics.confusion(t, p, classes=80) for t, p in zip(truth, predicted, strict=True))
     assert np.array_equal(parts, metrics.confusion(truth, predicted, classes=80))
 
 
+@settings(deadline=None)
 @given(truth=MAPS, predicted=arrays.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 79)))
 def test_no_marginal_s_global_accuracy_is_below_the_joint_one_s(truth: np.ndarray, predicted: np.ndarray) -> None:
     found = of_maps(truth, predicted)
@@ -138,6 +142,7 @@ def test_no_marginal_s_global_accuracy_is_below_the_joint_one_s(truth: np.ndarra
     assert found["action"].global_accuracy >= found["joint"].global_accuracy
 
 
+@settings(deadline=None)
 @given(truth=MAPS, predicted=MAPS)
 def test_marginals_are_the_matrices_of_the_parts(truth: np.ndarray, predicted: np.ndarray) -> None:
     actor, action = metrics.marginals(metrics.confusion(truth, predicted, classes=80), actors=8)
