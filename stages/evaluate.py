@@ -41,7 +41,7 @@ def run(
         prediction.predict_clip,
         _work(run_, samples, data),
         parameters={},
-        libraries=["torch", "opencv-python-headless"],
+        libraries=["torch", "opencv-python-headless", "pyarrow"],
         output=folder / "predictions",
         gpu=True,
     )

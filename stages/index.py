@@ -40,8 +40,15 @@ def run(
             quarantine[f"{row.video}/annotations"] = (
                 f"{files} annotation files (.mat) where videoset.csv promises {row.annotated}"
             )
+    if not work:
+        raise ValueError(f"{raw}: no clip of {a2d.VIDEOSET} is there; put <video>.mp4 files into {a2d.CLIPS_FOLDER}")
     outcome = items.run(
-        "index", annotations.index_clip, work, parameters={}, libraries=["h5py", "pycocotools"], output=output
+        "index",
+        annotations.index_clip,
+        work,
+        parameters={},
+        libraries=["h5py", "opencv-python-headless", "pyarrow", "pycocotools"],
+        output=output,
     )
     frames, instances = [], []
     for item in work:
@@ -67,7 +74,7 @@ def run(
 
 
 def _item(raw: Path, row: a2d.ClipRow) -> items.Item:
-    inputs = {"frames": str(row.frames), "split": row.split}
+    inputs = {"video": row.video, "frames": str(row.frames), "split": row.split}
     for frame in a2d.annotated_frames(raw, row.video):
         for folder, suffix in ((a2d.MAT_FOLDER, "mat"), (a2d.INSTANCE_FOLDER, "h5")):
             path = raw / folder / row.video / f"{frame + 1:05d}.{suffix}"

@@ -38,6 +38,15 @@ class Result:
     clips: dict[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Oracle:
+    """Scores of the true mask and actor with that actor's most frequent action; ``frequent`` (8,) are those ids."""
+
+    scores: dict[str, metrics.Scores]
+    coverage: str
+    frequent: np.ndarray
+
+
 def run(
     parameters: Parameters, dataset_name: str, *, data: Path = Path("data"), output: Path = Path("data/report")
 ) -> str:
@@ -99,22 +108,21 @@ def _result_rows(dataset_name: str, result: Result) -> list[tuple[Any, ...]]:
     return found
 
 
-def _oracle(results: dict[str, Result]) -> tuple[dict[str, metrics.Scores], str] | None:
+def _oracle(results: dict[str, Result]) -> Oracle | None:
     """Scores of the true mask and actor with each actor's most frequent action, on the frames scored best covered."""
     if not results:
         return None
     widest = max(results.values(), key=lambda result: result.metrics["coverage"]["scored"])
     joint = sum(widest.clips.values(), np.zeros((metrics.JOINT_IDS, metrics.JOINT_IDS), np.int64))
-    matrix = metrics.oracle(joint, metrics.most_frequent_action(joint))
-    return metrics.all_scores(matrix, A2D), _coverage(widest)
+    frequent = metrics.most_frequent_action(joint)
+    return Oracle(metrics.all_scores(metrics.oracle(joint, frequent), A2D), _coverage(widest), frequent)
 
 
-def _oracle_rows(dataset_name: str, oracle: tuple[dict[str, metrics.Scores], str]) -> list[tuple[Any, ...]]:
-    found, coverage = oracle
+def _oracle_rows(dataset_name: str, oracle: Oracle) -> list[tuple[Any, ...]]:
     return [
-        (dataset_name, "oracle", "truth", "most-frequent-action", 0, f"{kind}/{name}", value, coverage)
+        (dataset_name, "oracle", "truth", "most-frequent-action", 0, f"{kind}/{name}", value, oracle.coverage)
         for kind in KINDS
-        for name, value in found[kind].summary().items()
+        for name, value in oracle.scores[kind].summary().items()
     ]
 
 
@@ -134,9 +142,7 @@ def _heading(dataset_name: str, results: dict[str, Result]) -> list[str]:
     return [*lines, ""]
 
 
-def _table(
-    results: dict[str, Result], missing: list[str], oracle: tuple[dict[str, metrics.Scores], str] | None
-) -> list[str]:
+def _table(results: dict[str, Result], missing: list[str], oracle: Oracle | None) -> list[str]:
     titles = [f"{kind} {short}" for kind in KINDS for short in FIGURES.values()]
     lines = ["| run | " + " | ".join(titles) + " | joint mIoU, 95 % | frames |", "|---|" + "---:|" * (len(titles) + 2)]
     for name, result in results.items():
@@ -145,15 +151,17 @@ def _table(
         interval = f"{joint['mean_iou_low']:.1f} to {joint['mean_iou_high']:.1f}"
         lines.append(f"| {name} | " + " | ".join(values) + f" | {interval} | {_coverage(result)} |")
     if oracle is not None:
-        values = [f"{value:.1f}" for kind in KINDS for value in oracle[0][kind].summary().values()]
+        values = [f"{value:.1f}" for kind in KINDS for value in oracle.scores[kind].summary().values()]
         lines.append(
-            "| oracle: true mask and actor, its most frequent action | " + " | ".join(values) + f" | | {oracle[1]} |"
+            "| oracle: true mask and actor, its most frequent action | "
+            + " | ".join(values)
+            + f" | | {oracle.coverage} |"
         )
     lines += [f"| {name} | not run |" + " |" * (len(titles) + 1) for name in missing]
     return lines
 
 
-def _comparisons(results: dict[str, Result], oracle: tuple[dict[str, metrics.Scores], str] | None) -> list[str]:
+def _comparisons(results: dict[str, Result], oracle: Oracle | None) -> list[str]:
     """Flow against no flow, and each run against the oracle: differences with an interval over the same clips."""
     lines = ["| comparison | measure | difference | 95 % over clips |", "|---|---|---:|---:|"]
     for name, result in results.items():
@@ -163,10 +171,8 @@ def _comparisons(results: dict[str, Result], oracle: tuple[dict[str, metrics.Sco
                 assert other is not None
                 lines.append(_compare(f"{name} against {other.run.name}", kind, result.clips, other.clips))
     if oracle is not None:
-        total = sum(next(iter(results.values())).clips.values(), np.zeros((metrics.JOINT_IDS,) * 2, np.int64))
-        frequent = metrics.most_frequent_action(total)
         for name, result in results.items():
-            always = {video: metrics.oracle(matrix, frequent) for video, matrix in result.clips.items()}
+            always = {video: metrics.oracle(matrix, oracle.frequent) for video, matrix in result.clips.items()}
             lines.append(_compare(f"{name} against the oracle", "joint", result.clips, always))
     return lines
 

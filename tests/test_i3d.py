@@ -105,7 +105,7 @@ def test_pooling_never_prefers_the_padding_to_features_because_they_are_not_nega
 
 
 def test_an_inception_block_is_four_branches_side_by_side() -> None:
-    block = i3d.Mixed(4, (2, 3, 5, 2, 3, 1)).eval()
+    block = i3d.Mixed(4, (2, 3, 5, 2, 3, 1), momentum=0.01).eval()
     x = torch.rand(1, 4, 3, 5, 5)
     output = block(x)
     assert output.shape == (1, 2 + 5 + 3 + 1, 3, 5, 5)

@@ -11,6 +11,7 @@ a2d_annotation_with_instances/<vid>/<frame:05d>.h5  as .mat, plus `instance`, th
 """
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -82,17 +83,16 @@ def read_videoset(path: Path) -> tuple[list[ClipRow], dict[str, str]]:
     """
     rows: dict[str, ClipRow] = {}
     bad: dict[str, str] = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for number, fields in enumerate(csv.reader(file), start=1):
-            try:
-                row = _clip_row(fields)
-            except ValueError as error:
-                bad[f"videoset.csv:{number}"] = str(error)
-                continue
-            if row.video in rows:
-                bad[f"videoset.csv:{number}"] = f"video `{row.video}` is listed twice; the first row counts"
-                continue
-            rows[row.video] = row
+    for number, fields in enumerate(_csv_lines(path), start=1):
+        try:
+            row = _clip_row(fields)
+        except ValueError as error:
+            bad[f"videoset.csv:{number}"] = str(error)
+            continue
+        if row.video in rows:
+            bad[f"videoset.csv:{number}"] = f"video `{row.video}` is listed twice; the first row counts"
+            continue
+        rows[row.video] = row
     if not rows:
         reason = next(iter(bad.values()), "the file is empty")
         raise ValueError(f"{path}: no usable row ({reason}); expected columns without a header: {', '.join(COLUMNS)}")
@@ -106,22 +106,20 @@ def read_sentences(path: Path) -> tuple[list[tuple[str, int, str]], dict[str, st
     """
     rows = []
     bad = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        if [field.strip() for field in header] != ["video_id", "instance_id", "query"]:
-            raise ValueError(
-                f"{path}: the first line must be video_id,instance_id,query, found {','.join(header)[:80]!r}"
-            )
-        for number, fields in enumerate(reader, start=2):
-            if len(fields) != 3:
-                bad[f"{path.name}:{number}"] = f"{len(fields)} fields where 3 are expected"
-                continue
-            video, instance, sentence = (field.strip() for field in fields)
-            if not instance.isdecimal():
-                bad[f"{path.name}:{number}"] = f"instance id `{instance}` of video `{video}` is no number"
-                continue
-            rows.append((video, int(instance), " ".join(sentence.split())))
+    lines = _csv_lines(path)
+    header = next(lines, [])
+    if [field.strip() for field in header] != ["video_id", "instance_id", "query"]:
+        found = ",".join(header)[:80]
+        raise ValueError(f"{path}: the first line must be video_id,instance_id,query, found {found!r}")
+    for number, fields in enumerate(lines, start=2):
+        if len(fields) != 3:
+            bad[f"{path.name}:{number}"] = f"{len(fields)} fields where 3 are expected"
+            continue
+        video, instance, sentence = (field.strip() for field in fields)
+        if not instance.isdecimal():
+            bad[f"{path.name}:{number}"] = f"instance id `{instance}` of video `{video}` is no number"
+            continue
+        rows.append((video, int(instance), " ".join(sentence.split())))
     return rows, bad
 
 
@@ -129,7 +127,7 @@ def annotated_frames(folder: Path, video: str) -> list[int]:
     """0-based numbers of the frames of ``video`` that have an annotation file."""
     numbers = []
     for path in sorted((folder / MAT_FOLDER / video).glob("*.mat")):
-        if path.stem.isdecimal():
+        if path.stem.isdecimal() and int(path.stem) > 0:
             numbers.append(int(path.stem) - 1)
     return numbers
 
@@ -154,6 +152,7 @@ def read_annotation(folder: Path, video: str, frame: int) -> Annotation:
     if labels.min(initial=0) < 0 or labels.max(initial=0) > 255:
         raise ValueError(f"annotation {path.name}: label ids outside 0 to 255")
     A2D.require_known(labels, where=f"annotation {path.name}")
+    A2D.require_known(ids, where=f"annotation {path.name}: instances")
     # One instance: (W, H); more: (N, W, H). One instance's boxes may have lost their second axis too.
     masks = masks[np.newaxis] if masks.ndim == 2 else masks
     masks = masks.transpose(0, 2, 1) > 0
@@ -180,6 +179,13 @@ def _instance_ids(path: Path) -> np.ndarray:
         return np.asarray(file["instance"][()]).reshape(-1).astype(np.int64)
 
 
+def _csv_lines(path: Path) -> Iterator[list[str]]:
+    """Fields of each line. Line by line: a stray quote costs its own line, not all that follow."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        for line in file:
+            yield next(csv.reader([line]), [])
+
+
 def _clip_row(fields: list[str]) -> ClipRow:
     if len(fields) != len(COLUMNS):
         raise ValueError(f"{len(fields)} fields where {len(COLUMNS)} are expected")
@@ -190,6 +196,10 @@ def _clip_row(fields: list[str]) -> ClipRow:
         label, height, width, frames, annotated, test = (int(fields[i]) for i in (1, 4, 5, 6, 7, 8))
     except ValueError as error:
         raise ValueError(f"video `{video}`: {error}") from error
+    if label not in A2D.colours:
+        raise ValueError(f"video `{video}`: label {label} is no pair of actor and action")
+    if not all(0 < count < 2**31 for count in (height, width, frames)) or not 0 <= annotated < 2**31:
+        raise ValueError(f"video `{video}`: height, width and counts of frames must be positive")
     if test not in {0, 1}:
         raise ValueError(f"video `{video}`: test flag {test} is neither 0 nor 1")
     return ClipRow(video, label, height, width, frames, annotated, split="test" if test else "train")

@@ -22,12 +22,13 @@ def import_closure(module: str) -> dict[str, str]:
     queue = [module]
     while queue:
         name = queue.pop()
-        if name in seen or name in PLUMBING:
+        if not name or name in seen or name in PLUMBING:
             continue
         source = _source(name)
         if source is None:
             continue
         seen[name] = code_digest(source)
+        queue.append(name.rpartition(".")[0])  # importing a.b runs a/__init__.py
         queue.extend(imported_modules(source, package=name.rpartition(".")[0]))
     return dict(sorted(seen.items()))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,8 +107,8 @@ def load(index: Path, frames: Path, *, split: str, flow: Path | None = None) -> 
             missing[name] = "its clip could not be decoded"
         elif row["video"] not in with_flow:
             missing[name] = "its clip has no optical flow"
-        elif row["frame"] >= len(open_clip(frames / "clips" / f"{row['video']}.arrow")):
-            missing[name] = "past the clip's last decoded frame"
+        elif reason := _misfit(row, open_clip(frames / "clips" / f"{row['video']}.arrow")):
+            missing[name] = reason
         else:
             usable.append(AnnotatedFrame(row["video"], row["frame"], row["labels"]))
     return Dataset(
@@ -118,6 +119,16 @@ def load(index: Path, frames: Path, *, split: str, flow: Path | None = None) -> 
         flow_folder=None if flow is None else flow / "clips",
         missing=missing,
     )
+
+
+def _misfit(row: Mapping[str, Any], clip: Clip) -> str:
+    """Why an annotation does not fit its clip; empty where it does."""
+    if row["frame"] >= len(clip):
+        return "past the clip's last decoded frame"
+    shape = tables.decode_png(row["labels"]).shape
+    if shape != (clip.height, clip.width):
+        return f"labels of {shape[0]} x {shape[1]} for frames of {clip.height} x {clip.width}"
+    return ""
 
 
 @lru_cache(maxsize=256)

@@ -1,8 +1,8 @@
 """Optical flow of one clip: estimating it, packing it, reading it back, and the encodings that methods take.
 
 Flow is (H, W, 2) float32 in pixels of the stored frame: u to the right, v down. ``forward`` at frame t leads to t + 1;
-the last frame has no next one and carries its predecessor's estimate from t - 1, as FusionSeg does
-(reference: Dang et al. 2018, section 3.2, after Jain et al. 2017).
+the last frame has no next one and carries the flow of the frame before it (Dang et al. 2018, section 3.2, after Jain et
+al. 2017, who leave open whether its sign is kept: here it is, so that the motion does not turn round).
 """
 
 from collections.abc import Mapping
@@ -52,8 +52,8 @@ def pack_flow(argument: Mapping[str, Any], parameters: Mapping[str, Any], target
     limit = np.iinfo(np.int16)
     rows = []
     for number, frame in enumerate(grey):
-        other = grey[_neighbour(number, len(grey), parameters["direction"])]
-        flow = estimator.calc(frame, other, np.zeros((*frame.shape, 2), np.float32))
+        start, end = _pair(number, len(grey), parameters["direction"])
+        flow = estimator.calc(grey[start], grey[end], np.zeros((*frame.shape, 2), np.float32))
         rows.append(np.clip(np.rint(flow / quantum), limit.min, limit.max).astype(np.int16).ravel())
     columns = {"frame": pa.array(range(len(rows)), pa.int32()), "flow": pa.array(rows, pa.list_(pa.int16()))}
     metadata = {"height": str(clip.height), "width": str(clip.width), "quantum": repr(float(quantum))}
@@ -104,10 +104,13 @@ def with_magnitude(flow: np.ndarray) -> np.ndarray:
     return np.concatenate([flow, np.linalg.norm(flow, axis=-1, keepdims=True)], axis=-1)
 
 
-def _neighbour(number: int, count: int, direction: str) -> int:
+def _pair(number: int, count: int, direction: str) -> tuple[int, int]:
+    """Frames between which the flow at ``number`` is estimated; at the clip's end that of the frame before it."""
     if direction == "forward":
-        return number + 1 if number + 1 < count else number - 1
-    return number - 1 if number > 0 else number + 1
+        start = min(number, count - 2)
+        return start, start + 1
+    start = max(number, 1)
+    return start, start - 1
 
 
 def _colour_wheel_table() -> np.ndarray:

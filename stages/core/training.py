@@ -95,12 +95,12 @@ def fit(
             optimiser.step()
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0.0) + float(value.detach())
+            if not math.isfinite(sums["loss"]):
+                raise ValueError(
+                    f"{name}: the loss is no number at step {step + 1}; lower the learning rate in params.yaml"
+                )
             if (step + 1) % every == 0:
                 row = {"step": step + 1, **{key: value / every for key, value in sums.items()}}
-                if not math.isfinite(row["loss"]):
-                    raise ValueError(
-                        f"{name}: the loss is {row['loss']} at step {step + 1}; lower learning_rate in params.yaml"
-                    )
                 curve.append(row)
                 sums = {}
                 if log is not None:
