@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from stages.core import cli, items
+from stages.core.closure import import_closure
 from stages.core.params import nearest
 
 GONE = "(none)"
@@ -103,7 +104,7 @@ def _as_now(ingredients: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[s
     """The ingredients with the code and the libraries of this checkout; a new import shows in the module it is in."""
     code = {}
     for module in ingredients["code"]:
-        if module in (closure := items.import_closure(module)):
+        if module in (closure := import_closure(module)):
             code[module] = closure[module]
     libraries = {}
     for library in ingredients["libraries"]:

@@ -154,7 +154,7 @@ def test_why_says_what_changed_since_the_last_result(
     project.set({"frames.quality": 80})
     project.run("-m", "stages.frames")
     with (project.root / "stages/core/video.py").open("a") as file:
-        file.write("# changed\n")
+        file.write("CHANGED = True\n")
     said = project.run(*why, f"--clip=data/raw/Release/clips320H/{video}.mp4").stdout
     before, now = said.split("changed since in this checkout")
     assert "parameters  quality: 95 -> 80" in before and "stages.core.video" not in before

@@ -169,7 +169,7 @@ class Diverging(Tiny):
 @pytest.mark.parametrize(("steps", "at"), [(40, 7), (40, 40), (300, 200), (203, 203)])
 def test_a_loss_that_is_no_number_ends_the_training_and_is_never_saved(tmp_path: Path, steps: int, at: int) -> None:
     network = Diverging(at)
-    with pytest.raises(ValueError, match=r"tiny: the loss is nan.*learning_rate"):
+    with pytest.raises(ValueError, match=r"tiny: the loss is no number.*learning rate"):
         fit(
             "tiny", network, network.loss, {"all": list(network.parameters())}, stream(steps),
             replace(SGD, steps=steps), seed=1, checkpointing=Checkpointing(key="tiny", seconds=-1, folder=tmp_path),
