@@ -67,7 +67,7 @@ def _reproduce(project: Workspace, prefect: Mapping[str, str], option: str) -> N
     for result in (*project.root.glob("*.out"), project.root / "dvc.lock"):
         result.unlink(missing_ok=True)
     shutil.rmtree(project.root / ".dvc" / "cache", ignore_errors=True)
-    project.run("-m", "flows.reproduce", option, PYTHONPATH=str(CHECKOUT), **prefect)
+    project.run("-m", "flows.reproduce", option, variables={"PYTHONPATH": str(CHECKOUT), **prefect})
 
 
 def main(

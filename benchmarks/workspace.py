@@ -46,10 +46,13 @@ class Workspace:
 
     root: Path
 
-    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, check: bool = True, variables: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run ``python COMMAND``. Raises ``RuntimeError`` with all it said if it fails and ``check`` is set."""
+        environment = self.environment() | dict(variables or {})
         done = subprocess.run(
-            [sys.executable, *command], cwd=self.root, env=self.environment(**variables), stdin=subprocess.DEVNULL,
+            [sys.executable, *command], cwd=self.root, env=environment, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if check and done.returncode != 0:
@@ -61,13 +64,13 @@ class Workspace:
         done = self.run("-m", "dvc", *command, check=check)
         return done.stdout + done.stderr
 
-    def environment(self, **variables: str) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """The variables of a command in this workspace."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         # Commands in dvc.yaml say `python`: it must be this one, whether or not the environment is activated.
         inherited["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)])
         site = str(self.root / ".dvc" / "site")  # else DVC leaves a folder in /var/tmp for every workspace
-        return inherited | {"DVC_NO_ANALYTICS": "true", "DVC_SITE_CACHE_DIR": site, "DO_NOT_TRACK": "1"} | variables
+        return inherited | {"DVC_NO_ANALYTICS": "true", "DVC_SITE_CACHE_DIR": site, "DO_NOT_TRACK": "1"}
 
     def set(self, changes: Mapping[str, Any]) -> None:
         """Set sections or single values of params.yaml: dots lead inwards, a mapping is merged, None removes."""

@@ -2,12 +2,17 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and children inherit that: what ends on Ctrl-C
+# would never end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 COPIED = ("flows", "stages", "models", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore")

@@ -259,7 +259,7 @@ def test_every_runner_writes_the_bytes_that_processes_write(project: Workspace, 
         shutil.move(data / stage, processes / stage)
     for command in ("stages.frames", "stages.optical_flow --recipe=dis-forward"):
         variables = {"ACTOR_ACTION_RUNNER": runner, "ACTOR_ACTION_ITEMS": f".items-{runner}"}
-        said = project.run("-m", *command.split(), **variables).stdout
+        said = project.run("-m", *command.split(), variables=variables).stdout
         assert f"{TRAIN + TEST} computed" in said
     for stage in ("frames", "optical_flow"):
         names = same_files(processes / stage, data / stage)
@@ -279,7 +279,7 @@ def test_dvc_shows_metrics_and_plots_and_runs_experiments(project: Workspace) ->
     said = project.dvc("exp", "run", "-S", "train.deeplab.steps=3", "--single-item", f"train@{RUN}")
     assert stages_run(said) == [f"train@{RUN}"]
     assert json.loads((project.root / f"data/train/{RUN}/run.json").read_text())["steps"] == 3
-    assert "train.deeplab.steps" in project.dvc("exp", "show", "--no-pager")
+    assert "train.deeplab.steps" in project.dvc("exp", "show", "--csv")
 
 
 @pytest.mark.slow
