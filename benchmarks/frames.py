@@ -1,6 +1,6 @@
 """Stage `frames`, cold, over a plain PyAV decode loop on the same clips: what packed JPEG frames cost beyond decoding.
 
-Both are whole processes, with their start and imports; the loop has one thread and keeps nothing.
+Both are whole processes, with their start and imports, and the faster of two tries counts; the loop keeps nothing.
 """
 
 import csv
@@ -37,15 +37,18 @@ def measure(folder: Path, *, clips: int = 8, height: int = 240, copies: int = 16
     project = workspace.make(folder / "frames", release)
     project.dvc("repro", "index")
     clips_folder = str(project.root / "data" / "raw" / "Release" / "clips320H")
-    # The loop comes first: it also brings the files into memory.
-    plain = seconds(lambda: project.run("-c", PLAIN_LOOP, clips_folder))
-    shutil.rmtree(project.root / ".items" / "frames", ignore_errors=True)
-    stage = seconds(lambda: project.run("-m", "stages.frames"))
+
+    def stage_from_nothing() -> float:
+        shutil.rmtree(project.root / ".items" / "frames", ignore_errors=True)
+        return seconds(lambda: project.run("-m", "stages.frames"))
+
+    # In turn: the first try of either also brings files into memory.
+    pairs = [(seconds(lambda: project.run("-c", PLAIN_LOOP, clips_folder)), stage_from_nothing()) for _ in range(2)]
     return Ratio(
         name="frames",
         claim="stage `frames` from a cold cache over a plain decode loop",
-        seconds=stage,
-        against=plain,
+        seconds=min(stage for _, stage in pairs),
+        against=min(plain for plain, _ in pairs),
         of=f"{clips * copies} clips of height {height}",
     )
 
