@@ -92,8 +92,8 @@ class Workspace:
         self.run("-m", "stages.data", "put", f"--from={release}", "--name=sample")
 
 
-def make(root: Path, release: Path, *, runs: Sequence[str] = ()) -> Workspace:
-    """A workspace with the clips of ``release``; of the runs in params.yaml it keeps ``runs`` (empty: all)."""
+def copy_project(root: Path) -> Workspace:
+    """A workspace at the new ``root`` with the project's code and no data."""
     root.mkdir(parents=True)
     for name in filter(lambda name: (CHECKOUT / name).exists(), COPIED):
         if (CHECKOUT / name).is_dir():
@@ -104,7 +104,12 @@ def make(root: Path, release: Path, *, runs: Sequence[str] = ()) -> Workspace:
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(CHECKOUT / name, root / name)
     subprocess.run(["git", "init", "-q", root], check=True)
-    workspace = Workspace(root)
+    return Workspace(root)
+
+
+def make(root: Path, release: Path, *, runs: Sequence[str] = ()) -> Workspace:
+    """A workspace with the clips of ``release``; of the runs in params.yaml it keeps ``runs`` (empty: all)."""
+    workspace = copy_project(root)
     workspace.set(SHORT | {f"train.{name}": {"steps": 2, "batch": 2} for name in METHODS})
     workspace.set({f"runs.{name}": None for name in names_of_runs() if runs and name not in runs})
     workspace.put(release)

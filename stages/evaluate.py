@@ -14,6 +14,7 @@ import typer
 
 from models import METHODS
 from stages.core import cli, dataset, items, metrics, prediction, runs, tables
+from stages.core.closure import import_closure
 from stages.core.labels import A2D, IGNORE
 from stages.core.params import Section, load
 
@@ -75,7 +76,7 @@ def _work(run_: runs.Run, samples: dataset.Dataset, data: Path) -> list[items.It
     shared = {
         "weights": weights,
         "run": items.file_digest(trained / "run.json"),
-        "method": items.digest(items.import_closure(METHODS[run_.method])),
+        "method": items.digest(import_closure(METHODS[run_.method])),
     }
     work = []
     for video in samples.videos:

@@ -13,6 +13,7 @@ from models import deeplab, ssa2d
 from models.base import Training, channels_last
 from models.classifier import Classifiers
 from stages.core import cli, items, pretraining, training
+from stages.core.closure import import_closure
 from stages.core.labels import A2D
 from stages.core.params import Section, load
 
@@ -50,9 +51,9 @@ def run(parameters: Parameters, *, output: Path = Path("data/pretrain")) -> None
     key = items.digest(
         {
             "parameters": parameters.model_dump(exclude={"loaders", "checkpoint_seconds"}),
-            "code": items.import_closure("stages.core.pretraining")
-            | items.import_closure("stages.core.training")
-            | items.import_closure("models.classifier"),
+            "code": import_closure("stages.core.pretraining")
+            | import_closure("stages.core.training")
+            | import_closure("models.classifier"),
             "sizes": [repr(deeplab.small.encoder), repr(ssa2d.small.encoder)],
             "torch": torch.__version__,
         }

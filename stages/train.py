@@ -16,6 +16,7 @@ from pydantic import Field
 from models import method as method_module
 from models.base import channels_last, configuration, load_encoder, parameter_count
 from stages.core import cli, dataset, items, loader, runs, tracking, training
+from stages.core.closure import import_closure
 from stages.core.labels import A2D
 from stages.core.params import Section, load
 
@@ -145,9 +146,9 @@ def _training_key(
             "labels": [[frame.video, frame.frame, items.digest(frame.labels.hex())] for frame in samples.frames],
             "inputs": {name: [clips[name], flow.get(name)] for name in samples.videos},
             "weights": {slot: items.file_digest(path) for slot, path in weights.items()},
-            "code": items.import_closure("stages.core.training")
-            | items.import_closure("stages.core.loader")
-            | items.import_closure(module),
+            "code": import_closure("stages.core.training")
+            | import_closure("stages.core.loader")
+            | import_closure(module),
             "torch": torch.__version__,
         }
     )

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.workspace import CHECKOUT
 from stages import frames as frames_stage
 from stages import index as index_stage
 from stages import optical_flow as flow_stage
 from stages.core import a2d, dataset, flow, items, tables, video, workers
 from stages.core.generator.release import write_video
 from stages.core.labels import A2D
-from tests.conftest import CHECKOUT
 
 HEIGHT, WIDTH = 48, 64
 SIDE = 16

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.workspace import CHECKOUT
 from models import METHODS
 from stages.core.closure import import_closure
-from tests.conftest import CHECKOUT
 
 PACKAGES = ("flows", "stages", "models")
 SOURCES = sorted(path for package in PACKAGES for path in (CHECKOUT / package).rglob("*.py"))

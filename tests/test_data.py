@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.workspace import Workspace
 from stages import data
 from stages.core import a2d
-from tests.conftest import Project
 
 
 def make_release(folder: Path, clip: str = "--first_clip") -> Path:
@@ -32,42 +32,42 @@ def make_release(folder: Path, clip: str = "--first_clip") -> Path:
 
 
 @pytest.fixture
-def with_sample(project: Project, tmp_path: Path) -> Project:
+def with_sample(project: Workspace, tmp_path: Path) -> Workspace:
     """A project whose archive is a tiny sample, which is in place and tracked."""
     release = make_release(tmp_path / "sample", clip="sampled")
     with tarfile.open(project.root / data.SAMPLE, "w:xz") as archive:
         for root in data.RELEASE:
             archive.add(release / root, root)
-    project.python("-m", "stages.data", "put", "--from=sample")
+    project.run("-m", "stages.data", "put", "--from=sample")
     return project
 
 
-def clips(project: Project) -> list[str]:
+def clips(project: Workspace) -> list[str]:
     return sorted(path.stem for path in (project.root / data.RAW).glob("Release/clips320H/*"))
 
 
-def state(project: Project) -> tuple[str, str, list[str]]:
+def state(project: Workspace) -> tuple[str, str, list[str]]:
     return (project.root / data.PIN).read_text(), (project.root / data.PARAMS).read_text(), clips(project)
 
 
 def test_another_release_takes_its_place_and_the_sample_comes_back_exactly(
-    with_sample: Project, tmp_path: Path
+    with_sample: Workspace, tmp_path: Path
 ) -> None:
     before = state(with_sample)
     assert before[2] == ["sampled"]
     release = make_release(tmp_path / "mine")
     (release / "notes.txt").write_text("not part of a release")
 
-    with_sample.python("-m", "stages.data", "put", f"--from={release}")
+    with_sample.run("-m", "stages.data", "put", f"--from={release}")
     pin, params, placed = state(with_sample)
     assert placed == ["--first_clip"]
     assert not (with_sample.root / data.RAW / "notes.txt").exists()
     assert pin != before[0]
     assert params == before[1].replace("dataset: sample  ", "dataset: mine    ")
     assert yaml.safe_load(pin)["outs"][0]["path"] == "data/raw"
-    assert "up to date" in with_sample.python("-m", "dvc", "status", "data.dvc").stdout
+    assert "up to date" in with_sample.run("-m", "dvc", "status", "data.dvc").stdout
 
-    with_sample.python("-m", "stages.data", "put", "--from=sample")
+    with_sample.run("-m", "stages.data", "put", "--from=sample")
     assert state(with_sample) == before
     git = subprocess.run(
         ["git", "status", "--short", "-uall", "data"], cwd=with_sample.root, capture_output=True, text=True
@@ -75,57 +75,57 @@ def test_another_release_takes_its_place_and_the_sample_comes_back_exactly(
     assert sorted(git.stdout.split()[1::2]) == ["data/.gitignore", "data/sample.tar.xz"]
 
 
-def test_a_fresh_clone_gets_the_pinned_sample_and_a_clean_status(with_sample: Project) -> None:
+def test_a_fresh_clone_gets_the_pinned_sample_and_a_clean_status(with_sample: Workspace) -> None:
     before = state(with_sample)
     for folder in (data.RAW, ".dvc/cache", ".dvc/tmp"):
         subprocess.run(["rm", "-r", with_sample.root / folder], check=True)
-    assert "sample" in with_sample.python("-m", "stages.data", "ensure").stdout
+    assert "sample" in with_sample.run("-m", "stages.data", "ensure").stdout
     assert state(with_sample) == before
-    assert "up to date" in with_sample.python("-m", "dvc", "status", "data.dvc").stdout
-    assert with_sample.python("-m", "stages.data", "ensure").stdout == ""
+    assert "up to date" in with_sample.run("-m", "dvc", "status", "data.dvc").stdout
+    assert with_sample.run("-m", "stages.data", "ensure").stdout == ""
 
 
-def test_pinned_data_that_is_not_the_sample_comes_from_dvc(with_sample: Project, tmp_path: Path) -> None:
-    with_sample.python("-m", "stages.data", "put", f"--from={make_release(tmp_path / 'mine')}", "--name=other")
+def test_pinned_data_that_is_not_the_sample_comes_from_dvc(with_sample: Workspace, tmp_path: Path) -> None:
+    with_sample.run("-m", "stages.data", "put", f"--from={make_release(tmp_path / 'mine')}", "--name=other")
     remote = tmp_path / "remote"
-    with_sample.python("-m", "dvc", "remote", "add", "-d", "store", str(remote))
-    with_sample.python("-m", "dvc", "push")
+    with_sample.run("-m", "dvc", "remote", "add", "-d", "store", str(remote))
+    with_sample.run("-m", "dvc", "push")
     subprocess.run(["rm", "-r", with_sample.root / data.RAW], check=True)
-    with_sample.python("-m", "stages.data", "ensure")  # from DVC's cache
+    with_sample.run("-m", "stages.data", "ensure")  # from DVC's cache
     assert clips(with_sample) == ["--first_clip"]
     subprocess.run(["rm", "-r", with_sample.root / data.RAW, with_sample.root / ".dvc/cache"], check=True)
-    with_sample.python("-m", "stages.data", "ensure")  # from the remote
+    with_sample.run("-m", "stages.data", "ensure")  # from the remote
     assert clips(with_sample) == ["--first_clip"]
     subprocess.run(["rm", "-r", with_sample.root / data.RAW, with_sample.root / ".dvc/cache", remote], check=True)
-    failed = with_sample.python("-m", "stages.data", "ensure", check=False)
+    failed = with_sample.run("-m", "stages.data", "ensure", check=False)
     assert failed.returncode == 1
     assert "make data FROM=" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
-def test_a_wrong_layout_names_what_is_missing_and_changes_nothing(with_sample: Project, tmp_path: Path) -> None:
+def test_a_wrong_layout_names_what_is_missing_and_changes_nothing(with_sample: Workspace, tmp_path: Path) -> None:
     before = state(with_sample)
     release = make_release(tmp_path / "mine")
     (release / "Release/videoset.csv").unlink()
-    failed = with_sample.python("-m", "stages.data", "put", f"--from={release}", check=False)
+    failed = with_sample.run("-m", "stages.data", "put", f"--from={release}", check=False)
     assert failed.returncode == 1
     assert "Release/videoset.csv" in failed.stderr
     assert str(release) in failed.stderr
     assert state(with_sample) == before
 
 
-def test_when_dvc_fails_the_old_data_set_is_back(with_sample: Project, tmp_path: Path) -> None:
+def test_when_dvc_fails_the_old_data_set_is_back(with_sample: Workspace, tmp_path: Path) -> None:
     before = state(with_sample)
     (with_sample.root / ".dvc/config").write_text("[core\n")
     release = make_release(tmp_path / "mine")
-    failed = with_sample.python("-m", "stages.data", "put", f"--from={release}", check=False)
+    failed = with_sample.run("-m", "stages.data", "put", f"--from={release}", check=False)
     assert failed.returncode == 1
     assert "dvc commit" in failed.stderr
     assert state(with_sample) == before
     assert not (with_sample.root / data.WORK).exists()
 
 
-def test_a_put_that_was_killed_is_undone_by_the_next_call(with_sample: Project, tmp_path: Path) -> None:
+def test_a_put_that_was_killed_is_undone_by_the_next_call(with_sample: Workspace, tmp_path: Path) -> None:
     before = state(with_sample)
     # Stops where the new release lies in place and dvc should track it, until the test kills it.
     stop = "from stages import data; data.dvc = lambda *_: (print('placed', flush=True), __import__('time').sleep(60))"
@@ -136,7 +136,7 @@ def test_a_put_that_was_killed_is_undone_by_the_next_call(with_sample: Project, 
     assert clips(with_sample) == ["--first_clip"]
     child.kill()
     child.wait()
-    with_sample.python("-m", "stages.data", "ensure")
+    with_sample.run("-m", "stages.data", "ensure")
     assert state(with_sample) == before
     assert not (with_sample.root / data.WORK).exists()
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.workspace import CHECKOUT, Workspace
 from stages import doctor
-from tests.conftest import CHECKOUT, Project
 
 
 def pin(root: Path, path: str, *, size: int = 1) -> None:
@@ -67,7 +67,7 @@ def test_a_parameter_that_the_run_cache_ignores_fails(tmp_path: Path) -> None:
     assert doctor.parameters(tmp_path).state == "ok"
 
 
-def test_overlapping_outputs_fail_and_are_named(project: Project) -> None:
+def test_overlapping_outputs_fail_and_are_named(project: Workspace) -> None:
     pin(project.root, "data/raw")
     assert doctor.pipeline(project.root).state == "ok"
     pin(project.root, "data")

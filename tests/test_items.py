@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.workspace import CHECKOUT
 from stages.core import closure as code_closure
 from stages.core import items, tables, workers
 from stages.core.items import BadItem, Item
-from tests.conftest import CHECKOUT
 
 SERIAL = workers.Workers(runner="serial")
 TWO_PROCESSES = workers.Workers(runner="processes", processes=2)

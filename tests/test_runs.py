@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.workspace import CHECKOUT
 from models import METHODS
 from stages.core import runs
-from tests.conftest import CHECKOUT
 
 FLOW = "data/optical_flow/dis-forward"
 

@@ -14,9 +14,7 @@ import numpy as np
 
 from stages.core.generator.materials import ACCENT, BODY, DARK, LIGHT, LIMB, random_paints
 from stages.core.generator.pools import generator
-from stages.core.generator.textures import (
-    Paint,
-)  # fmt: skip
+from stages.core.generator.textures import Paint
 
 FAR_SHADE = 0.74
 """Limbs on the far side are darker by this factor, so that crossing limbs stay apart."""
