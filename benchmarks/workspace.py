@@ -25,6 +25,7 @@ SEED = 77
 
 SHORT = {
     "pretrain": {
+        "clips": 4,
         "height": 48,
         "side": 32,
         "side3d": 32,

@@ -90,16 +90,30 @@ class PairScores(torch.nn.Module):
     def forward(self, actor: Tensor, action: Tensor) -> Predictions:
         """Logits (B, K_actor, H, W) and (B, K_action, H, W) to label maps (B, H, W)."""
         pairs = actor.log_softmax(1)[:, self.actors] + action.log_softmax(1)[:, self.actions]  # (B, P, H, W)
-        joint = self.ids[pairs.argmax(1)]
-        return Predictions(joint.byte(), actor.argmax(1).byte(), action.argmax(1).byte())
+        # `max` finds the index several times faster than `argmax` does (torch 2.x on CPUs)
+        joint, best_actor, best_action = (scores.max(1).indices for scores in (pairs, actor, action))
+        return Predictions(self.ids[joint].byte(), best_actor.byte(), best_action.byte())
 
 
 def channels_last(network: torch.nn.Module) -> torch.nn.Module:
-    """Lay out 2D convolutions channels last, which CPUs and GPUs compute faster; changes no value."""
+    """Lay out 2D and 3D convolutions channels last, which CPUs and GPUs compute faster; changes no value."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if parameter.dim() in layouts:
+            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.dim()])
     return network
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Every tensor of a batch on ``device``."""
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
+
+
+def choose_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Encoder(torch.nn.Module):

@@ -2,7 +2,8 @@
 
 An encoder, the average of its features under each figure's mask, one linear layer for the actor and one for the action.
 Under the mask, because a classifier of whole pictures learns from one figure a clip only, and one of single pixels
-spends its first minutes on background (docs/decisions/001-pretraining.md).
+spends its first minutes on background (docs/decisions/001-pretraining.md). The Inception network has an auxiliary
+classifier half way up, as the first one had (Szegedy et al. 2015, section 5): without it its early blocks learn slowly.
 Axes: B clips, N still frames of a clip, T frames, H, W crop, C channels, P joint ids, M figures found.
 """
 
@@ -19,6 +20,8 @@ GRID = 4
 """Masks are taken on every fourth pixel of every fourth line."""
 LEAST = 0.02
 """Share of a feature map that a figure must cover to be classified."""
+AUXILIARY = "Mixed_3c"
+"""End point of the 3D encoder that the auxiliary classifier sees."""
 
 
 class ClipBatch(TypedDict):
@@ -40,8 +43,8 @@ class Classifier(nn.Module):
         self.classes = (actors, actions)
         self.head = nn.Linear(channels, actors + actions)
 
-    def losses(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of both heads, and the share of figures whose action is right.
+    def losses(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy of both heads, and the shares of figures whose actor and whose action are right.
 
         ``features`` (B, C, t, h, w); ``labels`` (B, T, H, W) joint ids. Figures of one label count as one.
         """
@@ -56,7 +59,8 @@ class Classifier(nn.Module):
         actor, action = self.head(pooled[found]).split(self.classes, dim=1)  # (M, K)
         truth = ids.expand(found.shape)[found]  # (M,)
         loss = F.cross_entropy(actor, truth // 10) + F.cross_entropy(action, truth % 10)
-        return loss, (action.argmax(1) == truth % 10).float().mean()
+        right = (actor.argmax(1) == truth // 10, action.argmax(1) == truth % 10)
+        return loss, right[0].float().mean(), right[1].float().mean()
 
 
 class Classifiers(nn.Module):
@@ -69,21 +73,25 @@ class Classifiers(nn.Module):
         self.flow2d = Classifier(resnet.ResNet(encoder2d), encoder2d.channels, **heads)
         self.last = encoder3d.last
         self.rgb3d = Classifier(i3d.I3D(encoder3d), encoder3d.channels(self.last), **heads)
+        self.auxiliary = Classifier(nn.Identity(), encoder3d.channels(AUXILIARY), **heads)
 
     def loss(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Sum of the three encoders' losses (they share nothing), and the action accuracy of each."""
+        """Sum of the encoders' losses (they share nothing), and the accuracies of each."""
         labels = batch["still_labels"].flatten(0, 1)[:, None]  # (B * N, 1, H, W)
         rgb = self.rgb2d.encoder(picture(batch["stills"].flatten(0, 1)))
         flow = self.flow2d.encoder(picture(batch["flow"].flatten(0, 1)))
         clip = batch["frames"].permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (B, 3, T, h, w)
-        encoding = self.rgb3d.encoder(clip, (self.last,))[self.last]  # (B, C, T/4, h/16, w/16)
+        features = self.rgb3d.encoder(clip, (AUXILIARY, self.last))  # (B, C, T/2, h/8, w/8), (B, C, T/4, h/16, w/16)
         results = {
             "rgb2d": self.rgb2d.losses(rgb[:, :, None], labels),
             "flow2d": self.flow2d.losses(flow[:, :, None], labels),
-            "rgb3d": self.rgb3d.losses(encoding, batch["labels"]),
+            "rgb3d": self.rgb3d.losses(features[self.last], batch["labels"]),
+            "auxiliary": self.auxiliary.losses(features[AUXILIARY], batch["labels"]),
         }
-        total = torch.stack([loss for loss, _ in results.values()]).sum()
-        return {"loss": total, **{f"{name}_accuracy": accuracy for name, (_, accuracy) in results.items()}}
+        losses = {"loss": torch.stack([loss for loss, *_ in results.values()]).sum()}
+        for name, (_, actor, action) in results.items():
+            losses |= {f"{name}_actor": actor, f"{name}_action": action}
+        return losses
 
     def encoders(self) -> dict[str, nn.Module]:
         """Name of the weights -> encoder."""

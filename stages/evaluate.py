@@ -16,21 +16,14 @@ from models import METHODS
 from stages.core import cli, dataset, items, metrics, prediction, runs, tables
 from stages.core.closure import import_closure
 from stages.core.labels import A2D, IGNORE
-from stages.core.params import Section, load
+from stages.core.params import load
 
 KINDS = {"joint": metrics.JOINT_IDS, "actor": len(A2D.actors), "action": len(A2D.actions)}
 """The maps of a prediction -> number of ids."""
 
 
-class Parameters(Section):
-    """Section ``evaluate`` of params.yaml."""
-
-    resamples: int
-    seed: int
-
-
 def run(
-    run_: runs.Run, parameters: Parameters, *, data: Path = Path("data"), output: Path = Path("data/evaluate")
+    run_: runs.Run, parameters: metrics.Parameters, *, data: Path = Path("data"), output: Path = Path("data/evaluate")
 ) -> dict[str, Any]:
     """Predict and score ``run_``. Raises ``ValueError`` when no test frame can be scored."""
     samples = dataset.load(data / "index", data / "frames", split="test", flow=run_.flow)
@@ -101,7 +94,7 @@ def _kind_of(truth: np.ndarray, kind: str) -> np.ndarray:
     return np.where(truth == IGNORE, truth, part)
 
 
-def _metrics(matrices: dict[str, np.ndarray], parameters: Parameters) -> dict[str, Any]:
+def _metrics(matrices: dict[str, np.ndarray], parameters: metrics.Parameters) -> dict[str, Any]:
     """Scores as marginals of the joint map (the papers' evaluator) and of each head's own map, with intervals."""
     total = matrices["joint"].sum(0)
     result: dict[str, Any] = {}
@@ -144,7 +137,7 @@ def main(
     run_name: Annotated[str, typer.Option("--run", help="a run of params.yaml, for example ssa2d-rgb-full-0")],
 ) -> None:
     """Evaluate one run of params.yaml."""
-    run(runs.named(run_name), load("evaluate", Parameters))
+    run(runs.named(run_name), load("evaluate", metrics.Parameters))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from models import deeplab, ssa2d
-from models.base import Training, channels_last
+from models.base import Training, channels_last, choose_device
 from models.classifier import Classifiers
 from stages.core import cli, items, pretraining, training
 from stages.core.closure import import_closure
@@ -22,6 +22,7 @@ class Parameters(Section):
     """Section ``pretrain`` of params.yaml."""
 
     seed: int
+    clips: int  # generated; each is seen steps * batch / clips times
     height: int  # of the generated clips, in pixels
     side: int  # of the square crops, in pixels
     side3d: int  # of those that 3D encoders get
@@ -39,7 +40,7 @@ def run(parameters: Parameters, *, output: Path = Path("data/pretrain")) -> None
     torch.set_num_threads(parameters.threads)
     torch.manual_seed(parameters.seed)
     network = Classifiers(deeplab.small.encoder, ssa2d.small.encoder, actors=len(A2D.actors), actions=len(A2D.actions))
-    channels_last(network).to(training.choose_device())
+    channels_last(network).to(choose_device())
     schedule = Training(
         steps=parameters.steps,
         batch=parameters.batch,
@@ -60,13 +61,19 @@ def run(parameters: Parameters, *, output: Path = Path("data/pretrain")) -> None
     )
     clips = pretraining.GeneratedClips(
         seed=parameters.seed,
+        count=parameters.clips,
         height=parameters.height,
         side=parameters.side,
         side3d=parameters.side3d,
         frames=parameters.frames,
     )
     batches = partial(
-        pretraining.batches, clips, steps=parameters.steps, batch=parameters.batch, loaders=parameters.loaders
+        pretraining.batches,
+        clips,
+        seed=parameters.seed,
+        steps=parameters.steps,
+        batch=parameters.batch,
+        loaders=parameters.loaders,
     )
     curve = training.fit(
         "pretrain",

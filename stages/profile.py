@@ -30,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import METHODS
 from models import method as method_module
-from models.base import channels_last, configuration, parameter_count
-from stages.core import cli, items, loader, training
+from models.base import channels_last, choose_device, configuration, parameter_count, to_device
+from stages.core import cli, flow, items, loader
 from stages.core.dataset import Sample
 from stages.core.labels import A2D
 from stages.core.params import nearest
@@ -75,13 +75,13 @@ def run(
 
 
 def _measure(module: Any, config: Any, *, height: int, width: int, frames: int, repeats: int) -> dict[str, Any]:
-    device = training.choose_device()
+    device = choose_device()
     with_flow = "flow" in config.streams
     clip = moving_clip(frames + 1, height, width)
     memory = _PeakMemory(device)
     network: Any = channels_last(module.build(config, A2D)).to(device).eval()
     windows = [_window(clip, number, config, flow=np.zeros((height, width, 2), np.float32)) for number in range(frames)]
-    batches = [training.to_device(window, device) for window in windows]
+    batches = [to_device(window, device) for window in windows]
 
     def label() -> None:
         for batch in batches:
@@ -89,7 +89,7 @@ def _measure(module: Any, config: Any, *, height: int, width: int, frames: int, 
 
     def estimate_and_encode() -> None:
         for number in range(frames):
-            fields = _estimate(clip[number], clip[number + 1])
+            fields = flow.estimate(clip[number], clip[number + 1])
             loader.ENCODINGS[config.flow_encoding](fields)
 
     label()
@@ -168,13 +168,6 @@ def _window(clip: np.ndarray, number: int, config: Any, *, flow: np.ndarray) -> 
     labels = np.zeros(frames.shape[:3], np.uint8)
     fields = np.broadcast_to(flow, (len(numbers), *flow.shape)) if "flow" in config.streams else None
     return loader.to_batch([Sample(frames=frames, labels=labels, flow=fields)], encoding=config.flow_encoding)
-
-
-def _estimate(frame: np.ndarray, following: np.ndarray) -> np.ndarray:
-    """Flow as the recipe dis-forward estimates it (preset medium): each frame's once, however many windows it is in."""
-    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grey, next_grey = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (frame, following))
-    return np.asarray(estimator.calc(grey, next_grey, np.zeros((*grey.shape, 2), np.float32)))
 
 
 def _operations(function: Callable[[], Any]) -> int:

@@ -18,7 +18,6 @@ from stages.core.params import Section, load
 
 SMOKE_TEST = 20
 """A test set of fewer clips is marked: its figures show that the pipeline runs, not how good a method is."""
-RESAMPLES, SEED = 1000, 0
 KINDS = ("actor", "action", "joint")
 FIGURES = {"global_accuracy": "glo", "class_accuracy": "ave", "mean_iou": "mIoU"}
 
@@ -48,7 +47,12 @@ class Oracle:
 
 
 def run(
-    parameters: Parameters, dataset_name: str, *, data: Path = Path("data"), output: Path = Path("data/report")
+    parameters: Parameters,
+    bootstrap: metrics.Parameters,
+    dataset_name: str,
+    *,
+    data: Path = Path("data"),
+    output: Path = Path("data/report"),
 ) -> str:
     """Write the report; returns its Markdown."""
     chosen = runs.all_runs()
@@ -66,7 +70,7 @@ def run(
             *_heading(dataset_name, results),
             *_table(results, missing, oracle),
             "",
-            *_comparisons(results, oracle),
+            *_comparisons(results, oracle, bootstrap),
             "",
             "![Frame, ground truth, and each run, in A2D's colours](sheet.png)",
             "",
@@ -161,7 +165,7 @@ def _table(results: dict[str, Result], missing: list[str], oracle: Oracle | None
     return lines
 
 
-def _comparisons(results: dict[str, Result], oracle: Oracle | None) -> list[str]:
+def _comparisons(results: dict[str, Result], oracle: Oracle | None, bootstrap: metrics.Parameters) -> list[str]:
     """Flow against no flow, and each run against the oracle: differences with an interval over the same clips."""
     lines = ["| comparison | measure | difference | 95 % over clips |", "|---|---|---:|---:|"]
     for name, result in results.items():
@@ -169,19 +173,25 @@ def _comparisons(results: dict[str, Result], oracle: Oracle | None) -> list[str]
             other = results.get(name.replace("-rgb+flow-", "-rgb-"))
             for kind in KINDS if other is not None else ():
                 assert other is not None
-                lines.append(_compare(f"{name} against {other.run.name}", kind, result.clips, other.clips))
+                lines.append(_compare(f"{name} against {other.run.name}", kind, result.clips, other.clips, bootstrap))
     if oracle is not None:
         for name, result in results.items():
             always = {video: metrics.oracle(matrix, oracle.frequent) for video, matrix in result.clips.items()}
-            lines.append(_compare(f"{name} against the oracle", "joint", result.clips, always))
+            lines.append(_compare(f"{name} against the oracle", "joint", result.clips, always, bootstrap))
     return lines
 
 
-def _compare(title: str, kind: str, ours: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> str:
+def _compare(
+    title: str,
+    kind: str,
+    ours: dict[str, np.ndarray],
+    others: dict[str, np.ndarray],
+    bootstrap: metrics.Parameters,
+) -> str:
     videos = sorted(ours.keys() & others.keys())
     first, second = (np.stack([clips[video] for video in videos]) for clips in (ours, others))
     measure = metrics.mean_iou(kind, A2D)
-    low, high = metrics.bootstrap(first, measure, resamples=RESAMPLES, seed=SEED, other=second)
+    low, high = metrics.bootstrap(first, measure, resamples=bootstrap.resamples, seed=bootstrap.seed, other=second)
     difference = measure(first.sum(0)) - measure(second.sum(0))
     return f"| {title} | {kind} mIoU | {difference:+.1f} | {low:+.1f} to {high:+.1f} |"
 
@@ -205,7 +215,11 @@ def _sheet(samples: dataset.Dataset, names: list[str], folder: Path, *, rows: in
 
 def main() -> None:
     """Compare the runs of params.yaml."""
-    run(load("report", Parameters), load("index", dataset.Parameters).dataset)
+    run(
+        load("report", Parameters),
+        load("evaluate", metrics.Parameters),
+        load("index", dataset.Parameters).dataset,
+    )
 
 
 if __name__ == "__main__":

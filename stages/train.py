@@ -14,7 +14,7 @@ import typer
 from pydantic import Field
 
 from models import method as method_module
-from models.base import channels_last, configuration, load_encoder, parameter_count
+from models.base import channels_last, choose_device, configuration, load_encoder, parameter_count
 from stages.core import cli, dataset, items, loader, runs, tracking, training
 from stages.core.closure import import_closure
 from stages.core.labels import A2D
@@ -79,7 +79,7 @@ def run(
     for slot, path in weights.items():
         state = torch.load(path, weights_only=True, map_location="cpu")
         load_encoder(network.encoder_slots()[slot], state.get("state_dict", state), where=str(path))
-    channels_last(network).to(training.choose_device())
+    channels_last(network).to(choose_device())
     content = {
         "run": run_.name,
         "key": key,

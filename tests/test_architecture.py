@@ -130,7 +130,7 @@ def outputs(stage: str) -> list[str]:
     return [name for kind in ("outs", "metrics", "plots") for name in names(body(stage).get(kind, []))]
 
 
-@pytest.mark.parametrize("stage", PIPELINE)
+@pytest.mark.parametrize("stage", [stage for stage in PIPELINE if stage != "parameters"])  # which reads all sections
 def test_a_stage_s_module_section_and_folder_are_one_word(stage: str) -> None:
     sections = yaml.safe_load((CHECKOUT / "params.yaml").read_text())
     assert (CHECKOUT / "stages" / f"{stage}.py").exists()

@@ -119,6 +119,20 @@ def test_a_changed_parameter_recomputes_and_going_back_does_not(bench: Bench) ->
     assert bench.results() == {"n1": "2", "n2": "4"}
 
 
+def test_the_record_of_a_reused_result_is_the_newest(bench: Bench) -> None:
+    """``stages.why`` takes the newest record of an item for the current one."""
+    for factor in (2, 3):
+        bench.run(1, factor=factor)
+    records = {
+        json.loads(path.read_text())["ingredients"]["parameters"]["factor"]: path
+        for path in (items.CACHE / "bench").glob("??/*.json")
+    }
+    for path in records.values():
+        os.utime(path, (1, 1))
+    bench.run(1, factor=2)
+    assert records[2].stat().st_mtime > 1 == records[3].stat().st_mtime
+
+
 def test_a_changed_input_recomputes_only_its_item(bench: Bench) -> None:
     def run(inputs: dict[str, str]) -> items.Outcome:
         work = [

@@ -16,7 +16,7 @@ from stages.core.labels import A2D
 
 TINY = replace(
     ssa2d.small, encoder=replace(ssa2d.paper.encoder, width=0.07), decoder=(8, 8, 8), pyramid=4, atrous=(2, 3, 3, 2),
-    dropout=0.0, window=Window(before=4, after=3),
+    window=Window(before=4, after=3),
 )  # fmt: skip
 LABELLED = TINY.window.before
 """Position of the labelled frame in a window."""
@@ -84,11 +84,13 @@ def test_the_paper_s_shapes_for_16_frames_of_224() -> None:
 
 def test_the_paper_s_training_is_that_of_section_3_6() -> None:
     training = ssa2d.paper.training
-    assert (training.batch, training.optimiser, training.learning_rates) == (14, "adam", {"all": 1e-4})
+    rates = {"encoder": 1e-4, "rest": 1e-4}
+    assert (training.batch, training.optimiser, training.learning_rates) == (14, "adam", rates)
     assert training.schedule == f"step:{round(5 * 9561 / 14)}:0.1" and training.steps == pytest.approx(
         11 * 9561 / 14, abs=1
     )
     assert ssa2d.paper.loss_weights == {"actor": 1.3, "action": 1.3, "mask": 0.3}
+    assert ssa2d.paper.background_weight == 1
     assert ssa2d.paper.window.length == 16 and ssa2d.paper.crop == (224, 224)
 
 
@@ -187,7 +189,10 @@ def test_the_loss_trains_every_parameter() -> None:
     network = ssa2d.build(TINY, A2D)
     network.loss(batch())["loss"].backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
-    assert set(network.parameter_groups()["all"]) == set(network.parameters())
+    groups = network.parameter_groups()
+    assert set(groups["encoder"]) == set(network.encoder.parameters())
+    assert not set(groups["encoder"]) & set(groups["rest"])
+    assert {*groups["encoder"], *groups["rest"]} == set(network.parameters())
 
 
 # Losses
@@ -241,10 +246,12 @@ def logits_of(given: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return actor, action, mask
 
 
+@pytest.mark.parametrize("background", [1.0, 0.25])
 def test_the_loss_is_cross_entropy_and_dice_of_three_maps_weighted_1_3_1_3_and_0_3(
-    network: ssa2d.SSA2D, monkeypatch: pytest.MonkeyPatch
+    network: ssa2d.SSA2D, monkeypatch: pytest.MonkeyPatch, background: float
 ) -> None:
     given = batch()
+    monkeypatch.setattr(network, "config", replace(TINY, background_weight=background))
     logits = logits_of(given)
     monkeypatch.setattr(network, "forward", answering(network, logits))
     losses = network.loss(given)
@@ -253,7 +260,8 @@ def test_the_loss_is_cross_entropy_and_dice_of_three_maps_weighted_1_3_1_3_and_0
     total = 0.0
     for (name, truth), scores in zip(truths.items(), logits, strict=True):
         full = F.interpolate(scores[:, :, LABELLED // 2], size=(32, 48), mode="bilinear", align_corners=False)
-        expected = F.cross_entropy(full, truth) + generalised_dice_loss(full.softmax(1), truth)
+        weights = torch.tensor([1.0 if name == "mask" else background, *[1.0] * (full.shape[1] - 1)])
+        expected = F.cross_entropy(full, truth, weights) + generalised_dice_loss(full.softmax(1), truth)
         assert losses[name].item() == pytest.approx(expected.item(), rel=1e-5)
         total += {"actor": 1.3, "action": 1.3, "mask": 0.3}[name] * expected.item()
     assert losses["loss"].item() == pytest.approx(total, rel=1e-5)

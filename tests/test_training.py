@@ -16,7 +16,7 @@ from models import deeplab, resnet
 from models.base import Training
 from stages import evaluate as evaluate_stage
 from stages import train as train_stage
-from stages.core import prediction, runs, training
+from stages.core import metrics, prediction, runs, training
 from stages.core.training import Checkpointing, fit, learning_rate_factor
 from tests import make
 
@@ -369,7 +369,7 @@ def test_weights_for_an_encoder_that_the_run_has_not_are_an_error(data: Path, tm
 def test_a_trained_run_is_evaluated_on_every_test_frame_at_its_own_size(data: Path, tmp_path: Path) -> None:
     run = deeplab_run(data)
     train_run(data, data / "train", run)
-    parameters = evaluate_stage.Parameters(resamples=20, seed=0)
+    parameters = metrics.Parameters(resamples=20, seed=0)
     result = evaluate_stage.run(run, parameters, data=data, output=tmp_path)
     assert result["coverage"] == {"scored": 2, "of": 2, "clips": 1}
     for kind in ("actor", "action", "joint"):

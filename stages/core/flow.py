@@ -46,18 +46,27 @@ def pack_flow(argument: Mapping[str, Any], parameters: Mapping[str, Any], target
     clip = Clip(Path(argument["path"]))
     if len(clip) < 2:
         raise BadItem("one frame only: no motion to estimate")
-    grey = [cv2.cvtColor(clip.frame(number), cv2.COLOR_RGB2GRAY) for number in range(len(clip))]
-    estimator = cv2.DISOpticalFlow.create(_DIS_PRESETS[parameters["preset"]])
+    pictures = [clip.frame(number) for number in range(len(clip))]
     quantum = parameters["quantum"]
     limit = np.iinfo(np.int16)
     rows = []
-    for number, frame in enumerate(grey):
-        start, end = _pair(number, len(grey), parameters["direction"])
-        flow = estimator.calc(grey[start], grey[end], np.zeros((*frame.shape, 2), np.float32))
+    for number in range(len(pictures)):
+        start, end = _pair(number, len(pictures), parameters["direction"])
+        flow = estimate(pictures[start], pictures[end], preset=parameters["preset"])
         rows.append(np.clip(np.rint(flow / quantum), limit.min, limit.max).astype(np.int16).ravel())
     columns = {"frame": pa.array(range(len(rows)), pa.int32()), "flow": pa.array(rows, pa.list_(pa.int16()))}
     metadata = {"height": str(clip.height), "width": str(clip.width), "quantum": repr(float(quantum))}
     write_pack(target, columns, FLOW_PACK, **metadata)
+
+
+def estimate(picture: np.ndarray, other: np.ndarray, *, preset: str = "medium") -> np.ndarray:
+    """Flow (H, W, 2) float32 pixels that leads from ``picture`` to ``other``, both (H, W, 3) uint8 RGB.
+
+    Dense inverse search (Kroeger et al. 2016); ``preset`` is ultrafast, fast or medium.
+    """
+    estimator = cv2.DISOpticalFlow.create(_DIS_PRESETS[preset])
+    first, second = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (picture, other))
+    return np.asarray(estimator.calc(first, second, np.zeros((*first.shape, 2), np.float32)))
 
 
 class ClipFlow:

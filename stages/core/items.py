@@ -100,6 +100,8 @@ def run(
         if "quarantine" in record:
             quarantined[item.name] = record["quarantine"]
             continue
+        if item.name not in waiting:
+            os.utime(_record(folder, keys[item.name]))  # `why` takes the newest record of an item for the current one
         target = output / "clips" / f"{item.name}{suffix}"
         link(_result(folder, keys[item.name], suffix), target)
         manifest.append({"item": item.name, "key": keys[item.name], "file": f"clips/{target.name}"})

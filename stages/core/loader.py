@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from models.base import Batch, Window
 from stages.core import flow, transforms
 from stages.core.dataset import Dataset, Sample
+from stages.core.sampler import Sampler
 
 ENCODINGS = {"colour_wheel": flow.colour_wheel, "clipped": flow.clipped, "magnitude": flow.with_magnitude}
 
@@ -34,28 +35,6 @@ def to_batch(samples: list[Sample], *, encoding: str) -> Batch:
         fields = [np.stack([encode(field) for field in sample.flow]) for sample in samples if sample.flow is not None]
         batch["flow"] = torch.from_numpy(np.stack(fields))
     return batch
-
-
-class Sampler:
-    """Positions of annotated frames for every step: shuffled epochs, each a permutation from (seed, epoch)."""
-
-    def __init__(self, count: int, *, batch: int, seed: int, start: int, steps: int) -> None:
-        self._count, self._batch, self._seed, self._start, self._steps = count, batch, seed, start, steps
-
-    def __len__(self) -> int:
-        return self._steps - self._start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        orders: dict[int, np.ndarray] = {}
-        for step in range(self._start, self._steps):
-            chosen = []
-            for drawn in range(step * self._batch, (step + 1) * self._batch):
-                epoch, place = divmod(drawn, self._count)
-                if epoch not in orders:
-                    orders = {epoch: np.random.default_rng((self._seed, epoch)).permutation(self._count)} | orders
-                    orders = {key: order for key, order in orders.items() if key >= epoch - 1}
-                chosen.append((drawn, int(orders[epoch][place])))
-            yield chosen
 
 
 class _Windows(TorchDataset[Sample]):

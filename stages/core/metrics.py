@@ -12,9 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.core.labels import IGNORE, LabelSpace
+from stages.core.params import Section
 
 JOINT_IDS = 80
 """Joint ids are below this: actor * 10 + action with eight actors."""
+
+
+class Parameters(Section):
+    """Section ``evaluate`` of params.yaml: the bootstrap over clips, of scores and of differences alike."""
+
+    resamples: int
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from models import method as method_module
-from models.base import Predictions, configuration
+from models.base import Predictions, choose_device, configuration, to_device
 from stages.core import loader, transforms
 from stages.core.dataset import AnnotatedFrame, Dataset, Sample
 from stages.core.labels import A2D
@@ -35,8 +35,7 @@ class Predictor:
         shape = samples[0].frames.shape[1:3]
         resized = [transforms.to_height(sample, self.config.height) for sample in samples]
         batch = loader.to_batch(resized, encoding=self.config.flow_encoding)
-        moved = {name: value.to(self.device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        predicted = self.network.predict(moved)
+        predicted = self.network.predict(to_device(batch, self.device))
         maps = (predicted.joint, predicted.actor, predicted.action)
         return Predictions(*(_resize_labels(labels, shape) for labels in maps))
 
@@ -50,7 +49,7 @@ def load_predictor(folder: Path, weights: str) -> Predictor:
     config = module.with_inputs(configuration(module, run["parameters"]["common"]["config"]), run["inputs"])
     network = module.build(config, A2D)
     network.load_state_dict(torch.load(folder / "model.pt", weights_only=True, map_location="cpu"))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     return Predictor(network.to(device).eval(), config, device)
 
 

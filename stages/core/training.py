@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.base import Training
+from models.base import Training, to_device
 from stages.core import cli, items
 
 WARM_UP = 0.1
@@ -129,18 +129,6 @@ def learning_rate_factor(training: Training, step: int) -> float:
         at, _, factor = rest.partition(":")
         return float(factor) if step >= int(at) else 1.0
     raise ValueError(f"schedule `{training.schedule}`: write poly, cosine or step:<at>:<factor>")
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Every tensor of a batch on ``device``."""
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
-
-
-def choose_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
