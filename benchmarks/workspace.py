@@ -101,7 +101,7 @@ def copy_project(root: Path) -> Workspace:
             shutil.copytree(CHECKOUT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(CHECKOUT / name, root / name)
-    for name in (".dvc/config", "data/.gitignore"):
+    for name in (".dvc/config", "data/.gitignore", "docs/published.csv"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(CHECKOUT / name, root / name)
     subprocess.run(["git", "init", "-q", root], check=True)

@@ -1,6 +1,7 @@
 """Stage `report`: one table of methods, and one sheet of pictures.
 
-Reads data/index, data/frames and data/evaluate. Writes data/report: results.csv (a figure a row), report.md, sheet.png.
+Reads data/index, data/frames, data/evaluate and the published figures. Writes data/report: results.csv (a figure a
+row), ledger.csv (every published figure and what was computed here), report.md, sheet.png.
 Runs are those of params.yaml; a run without scores is `not run` in the table.
 """
 
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.core import cli, dataset, metrics, pictures, prediction, runs, tables
+from stages.core import cli, dataset, metrics, pictures, prediction, published, runs, tables
 from stages.core.labels import A2D
-from stages.core.params import Section, load
+from stages.core.params import Section, load, read
 
 SMOKE_TEST = 20
 """A test set of fewer clips is marked: its figures show that the pipeline runs, not how good a method is."""
@@ -50,11 +51,12 @@ def run(
     parameters: Parameters,
     bootstrap: metrics.Parameters,
     dataset_name: str,
+    config: str,
     *,
     data: Path = Path("data"),
     output: Path = Path("data/report"),
 ) -> str:
-    """Write the report; returns its Markdown."""
+    """Write the report on runs of ``config`` (small or paper); returns its Markdown."""
     chosen = runs.all_runs()
     results = {name: _read(run_, data / "evaluate" / name) for name, run_ in chosen.items() if _has(data, name)}
     missing = [name for name in chosen if name not in results]
@@ -64,13 +66,18 @@ def run(
     if oracle is not None:
         rows += _oracle_rows(dataset_name, oracle)
     columns = ["dataset", "method", "inputs", "variant", "seed", "metric", "value", "coverage"]
-    pd.DataFrame(rows, columns=columns).to_csv(output / "results.csv", index=False, float_format="%.4f")
+    computed = pd.DataFrame(rows, columns=columns)
+    computed.to_csv(output / "results.csv", index=False, float_format="%.4f")
+    ledger = published.ledger(published.load(), computed, dataset=dataset_name, config=config)
+    ledger.to_csv(output / "ledger.csv", index=False, float_format="%.4f")
     text = "\n".join(
         [
             *_heading(dataset_name, results),
             *_table(results, missing, oracle),
             "",
             *_comparisons(results, oracle, bootstrap),
+            "",
+            *published.markdown(ledger),
             "",
             "![Frame, ground truth, and each run, in A2D's colours](sheet.png)",
             "",
@@ -219,6 +226,7 @@ def main() -> None:
         load("report", Parameters),
         load("evaluate", metrics.Parameters),
         load("index", dataset.Parameters).dataset,
+        read()["train"]["common"]["config"],
     )
 
 
