@@ -18,6 +18,8 @@ CITED = {
     "rana2021": "Rana and Rawat 2021",
 }
 _SAME = ["method", "inputs", "variant", "metric"]
+_TASK = "A2D"
+"""Figures on other data sets have other labels: nothing computed here stands beside them yet."""
 
 
 def load(path: Path = PUBLISHED) -> pd.DataFrame:
@@ -38,7 +40,7 @@ def ledger(published: pd.DataFrame, results: pd.DataFrame, *, dataset: str, conf
     ``results`` are the rows of results.csv, of data set ``dataset`` and configuration ``config`` (small or paper).
     """
     means = results.groupby(_SAME, as_index=False).agg(here=("value", "mean"), coverage=("coverage", "first"))
-    table = published.merge(means, on=_SAME, how="left", validate="many_to_one")
+    table = published.merge(means.assign(dataset=_TASK), on=["dataset", *_SAME], how="left", validate="many_to_one")
     table["difference"] = table["here"] - table["value"]
     table["remark"] = [_remark(row.here, row.dataset, dataset, config) for row in table.itertuples()]
     return table
