@@ -141,7 +141,7 @@ def test_one_clip_more_is_one_clip_decoded_and_one_that_gets_flow(
 def test_a_parameter_of_optical_flow_decodes_no_frame(project: Workspace) -> None:
     project.set({"optical_flow.quantum": 0.125})
     said = project.dvc("repro", FLOW)
-    assert stages_run(said) == [FLOW]
+    assert stages_run(said) == ["parameters", FLOW]
     assert counts(said, "optical_flow-dis-forward") == (TRAIN + TEST, 0)
 
 
