@@ -8,18 +8,21 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import frames, noop, one_more_clip, stages_side_by_side
+from benchmarks import confusion, frames, noop, one_more_clip, stages_side_by_side
 from benchmarks.ratio import Ratio
 from models import METHODS
 from stages import profile
 from stages.core import items
 
 SMALLEST = {
+    "confusion": lambda folder: confusion.measure(frames=2, height=16, width=24),
     "frames": lambda folder: frames.measure(folder, clips=2, height=48, copies=2),
     "noop": lambda folder: noop.measure(folder, clips=2, runs=1, repeats=1),
     "one_more_clip": lambda folder: one_more_clip.measure(folder, clips=2, height=48),
     "stages_side_by_side": lambda folder: stages_side_by_side.measure(folder, stages=2, work_seconds=0.1),
 }
+
+QUICK = {"confusion", "frames"}
 
 
 @pytest.fixture
@@ -37,9 +40,9 @@ def test_an_unknown_benchmark_names_the_nearest() -> None:
         bench.run(10, ["frame"])
 
 
-# Each but `frames` runs whole `dvc` or Prefect commands many times.
+# The others run whole `dvc` or Prefect commands many times.
 @pytest.mark.parametrize(
-    "name", ["frames", *(pytest.param(name, marks=pytest.mark.slow) for name in SMALLEST if name != "frames")]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALLEST]
 )
 def test_a_benchmark_prints_one_ratio_of_two_times(name: str, tmp_path: Path) -> None:
     ratio = SMALLEST[name](tmp_path)
