@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from stages.core import tables
+from stages.core.dataset import AnnotatedFrame, Dataset
 
 KINDS = ("joint", "actor", "action")
 """The maps of a prediction; ``actor`` and ``action`` are of heads of their own."""
@@ -83,32 +84,6 @@ class PngMaps:
         }
 
 
-class IndexMaps:
-    """The annotated frames of one split of data/index."""
-
-    def __init__(self, folder: Path, *, split: str = "test") -> None:
-        rows = tables.read_parquet(folder / "frames.parquet", tables.FRAMES).to_pylist()
-        self._frames: dict[str, dict[int, bytes]] = {}
-        for row in rows:
-            if row["split"] == split:
-                self._frames.setdefault(row["video"], {})[row["frame"]] = row["labels"]
-        if not self._frames:
-            raise ValueError(f"{folder} holds no annotated frame of split `{split}`")
-
-    @property
-    def videos(self) -> list[str]:
-        """Clips with annotated frames."""
-        return list(self._frames)
-
-    def annotated(self, video: str) -> list[int]:
-        """Annotated frames, from 0."""
-        return sorted(self._frames[video])
-
-    def labels(self, video: str, frame: int) -> np.ndarray:
-        """(H, W) uint8 ids."""
-        return tables.decode_png(self._frames[video][frame])
-
-
 class PackedMaps:
     """A folder of ``<video>.arrow``, or one that holds it as ``clips``, as the evaluate stage writes predictions."""
 
@@ -127,7 +102,14 @@ class PackedMaps:
 
 def open_truth(folder: Path) -> Truth:
     """The annotated frames at ``folder``, of either form. Raises ``ValueError`` where there are none."""
-    return IndexMaps(folder) if (folder / "frames.parquet").exists() else PngMaps(folder)
+    table = folder / "frames.parquet"
+    if not table.exists():
+        return PngMaps(folder)
+    rows = tables.read_parquet(table, tables.FRAMES).to_pylist()
+    frames = tuple(AnnotatedFrame(row["video"], row["frame"], row["labels"]) for row in rows if row["split"] == "test")
+    if not frames:
+        raise ValueError(f"{folder} holds no annotated frame of split `test`")
+    return Dataset(split="test", frames=frames, promised=len(frames), clips_folder=folder)  # its clips are not read
 
 
 def open_prediction(folder: Path, *, heads: Mapping[str, Path]) -> Prediction:
