@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.core import cli, dataset, metrics, pictures, prediction, published, runs, tables
+from stages.core import cli, dataset, maps, metrics, pictures, published, runs, tables
 from stages.core.labels import A2D
 from stages.core.params import Section, load, read
 
@@ -213,9 +213,8 @@ def _sheet(samples: dataset.Dataset, names: list[str], folder: Path, *, rows: in
         frame = annotated[len(annotated) // 2]
         images = [samples.window(video, [frame]).frames[0], A2D.palette[samples.labels(video, frame)]]
         for name in names:
-            path = folder / name / "predictions" / "clips" / f"{video}.arrow"
-            maps = prediction.read_predictions(path) if path.exists() else {}
-            images.append(A2D.palette[maps[frame]["joint"]] if frame in maps else np.zeros_like(images[0]))
+            predicted = maps.PackedMaps(folder / name / "predictions").maps(video, frame)
+            images.append(np.zeros_like(images[0]) if predicted is None else A2D.palette[predicted["joint"]])
         grid.append(images)
     pictures.write_sheet(target, grid, titles=["frame", "ground truth", *names])
 

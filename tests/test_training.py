@@ -16,7 +16,8 @@ from models import deeplab, resnet
 from models.base import Training
 from stages import evaluate as evaluate_stage
 from stages import train as train_stage
-from stages.core import metrics, prediction, runs, training
+from stages.core import metrics, runs, training
+from stages.core.maps import PackedMaps
 from stages.core.training import Checkpointing, fit, learning_rate_factor
 from tests import make
 
@@ -374,6 +375,7 @@ def test_a_trained_run_is_evaluated_on_every_test_frame_at_its_own_size(data: Pa
     assert result["coverage"] == {"scored": 2, "of": 2, "clips": 1}
     for kind in ("actor", "action", "joint"):
         assert result[kind]["mean_iou_low"] <= result[kind]["mean_iou"] <= result[kind]["mean_iou_high"]
-    predicted = prediction.read_predictions(tmp_path / run.name / "predictions/clips/third_in_it.arrow")
+    packed = PackedMaps(tmp_path / run.name / "predictions")
+    predicted = {frame: found for frame in range(12) if (found := packed.maps("third_in_it", frame))}
     assert list(predicted) == [2, 6]
     assert all(maps[name].shape == (make.HEIGHT, make.WIDTH) for maps in predicted.values() for name in maps)

@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -19,7 +18,7 @@ from models.base import Predictions, choose_device, configuration, to_device
 from stages.core import loader, transforms
 from stages.core.dataset import AnnotatedFrame, Dataset, Sample
 from stages.core.labels import A2D
-from stages.core.tables import PREDICTIONS, Pack, decode_png, encode_png, write_pack
+from stages.core.tables import PREDICTIONS, encode_png, write_pack
 
 
 @dataclass(frozen=True)
@@ -75,16 +74,6 @@ def predict_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], tar
             columns[name].append(encode_png(getattr(predicted, name)[0].numpy()))
     arrays = {name: pa.array(values, PREDICTIONS.field(name).type) for name, values in columns.items()}
     write_pack(target, arrays, PREDICTIONS)
-
-
-def read_predictions(path: Path) -> dict[int, dict[str, np.ndarray]]:
-    """Frame -> joint, actor and action maps (H, W) uint8."""
-    pack = Pack(path)
-    found = {}
-    for row in range(len(pack)):
-        maps = {name: decode_png(pack.column(row, name)[0].as_py()) for name in ("joint", "actor", "action")}
-        found[pack.column(row, "frame")[0].as_py()] = maps
-    return found
 
 
 def _resize_labels(labels: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
