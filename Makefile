@@ -27,7 +27,7 @@ lint: setup ## ruff (lint and format) and mypy
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-data: setup ## put another release in place: make data FROM=/path/to/release [NAME=name], or FROM=sample
+data: setup ## put another data set in place: make data FROM=/path/to/folder [NAME=name], or FROM=sample
 	@test -n "$(FROM)" || { echo 'say which: make data FROM=/path/to/release, or make data FROM=sample'; exit 2; }
 	@$(PY) -m stages.data put "--from=$(FROM)" $(if $(NAME),"--name=$(NAME)")
 

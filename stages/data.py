@@ -1,7 +1,7 @@
 """The raw data set: which release lies in data/raw, through DVC.
 
     python -m stages.data ensure                   data/raw as data.dvc pins it: the sample, or what DVC has
-    python -m stages.data put --from=PATH|sample   another release in its place
+    python -m stages.data put --from=PATH|sample   another data set in its place, in any layout of stages.core.datasets
 
 No stage of the pipeline. Writes data/raw, data.dvc and `index.dataset` of params.yaml, all of them or none: what was
 there waits in data/.put until the new release is tracked, and an interrupted `put` is undone by the next call.
@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,8 @@ import yaml
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from stages.core import a2d
+from stages.core.datasets import layouts
+from stages.core.params import load
 
 RAW = Path("data/raw")
 PIN = Path("data.dvc")
@@ -35,9 +36,6 @@ SAMPLE = Path("data/sample.tar.xz")
 WORK = Path("data/.put")  # on the file system of data/raw, so that a folder changes its place in one step
 PREVIOUS = WORK / "previous"
 LOCK = Path("data/.put.lock")
-
-RELEASE = ("Release", "a2d_annotation.txt", "a2d_missed_videos.txt", "a2d_annotation_with_instances")
-"""The four roots of a release: what is taken over. Whatever else lies beside them stays out of the data set's hash."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Put the raw data set in place.")
 
@@ -71,18 +69,19 @@ def ensure() -> None:
 
 @app.command()
 def put(
-    source: Annotated[str, typer.Option("--from", help="folder of a release in A2D's layout, or `sample`")],
+    source: Annotated[str, typer.Option("--from", help="folder of a data set, or `sample`")],
     name: Annotated[str, typer.Option(help="what tables call it; the folder's name by default")] = "",
 ) -> None:
-    """Make a release, or the sample, the data set, tracked by DVC.
+    """Make a folder, or the sample, the data set, tracked by DVC.
 
     Raises ``ValueError`` for a wrong layout, a bad name or when DVC can't track it; then everything is as before.
     """
     name = name or ("sample" if source == "sample" else Path(source).resolve().name)
     if not re.fullmatch(r"[\w][\w.+-]*", name):
         raise ValueError(f"`{name}` can't name a data set in tables: choose letters, digits and . _ + - with NAME=...")
+    parameters = load("index", layouts.Parameters)
     if source != "sample":
-        a2d.check_layout(Path(source))
+        layout, _ = layouts.open_release(Path(source), parameters)
         if Path(source).resolve().is_relative_to(RAW.resolve()):
             raise ValueError(f"{source} is the data set that is in place: name a folder outside {RAW}")
     with locked():
@@ -90,8 +89,8 @@ def put(
         if source == "sample":
             unpack_sample(incoming)
         else:
-            copy_release(Path(source), incoming)
-        a2d.check_layout(incoming)
+            copy_release(Path(source), incoming, roots=layouts.roots(layout, Path(source)))
+        layouts.open_release(incoming, parameters)
         replace_release(incoming, name)
     print(f"data: {name} is in {RAW}, tracked by {PIN}: `make reproduce` runs on it")
 
@@ -174,10 +173,10 @@ def unpack_sample(target: Path) -> Path:
     return target
 
 
-def copy_release(source: Path, target: Path) -> None:
-    """Copy the four roots of a release into the new folder ``target``: contents only, ``source`` may be read-only."""
-    files = [source / root for root in RELEASE if (source / root).is_file()]
-    for root in RELEASE:
+def copy_release(source: Path, target: Path, *, roots: Sequence[str]) -> None:
+    """Copy ``roots`` of a data set into the new folder ``target``: contents only, ``source`` may be read-only."""
+    files = [source / root for root in roots if (source / root).is_file()]
+    for root in roots:
         # Links are followed: large clips often lie on another disk.
         for folder, _, names in os.walk(source / root, followlinks=True):
             files += [Path(folder, name) for name in names]

@@ -1,53 +1,48 @@
-"""Stage `index`: a release's csv, annotations and splits as tables.
+"""Stage `index`: a data set's lists, annotations and splits as tables, whatever layout it comes in.
 
 Reads data/raw. Writes data/index: clips, frames (annotated, with label maps), instances, sentences and quarantine
-(.parquet). A clip or an annotation that can't be read goes to quarantine with its reason; nothing else is lost.
+(.parquet), dataset.json (layout and label space) and sentences.json (test samples of sentences, in COCO's form).
+A clip or an annotation that can't be read goes to quarantine with its reason; nothing else is lost.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from stages.core import a2d, annotations, cli, dataset, items, tables
+from stages.core import annotations, cli, dataset, items, sentences, tables, video
+from stages.core.datasets import layouts
+from stages.core.datasets.release import ClipRow, Reader
 from stages.core.params import load
 
 
 def run(
-    parameters: dataset.Parameters, *, raw: Path = Path("data/raw"), output: Path = Path("data/index")
+    parameters: layouts.Parameters, *, raw: Path = Path("data/raw"), output: Path = Path("data/index")
 ) -> items.Outcome:
-    """Index the release at ``raw``. Raises ``ValueError`` when it is not in A2D's layout or has no usable clip."""
-    del parameters  # the name goes into tables made from this one, not into this one
-    a2d.check_layout(raw)
-    rows, quarantine = a2d.read_videoset(raw / a2d.VIDEOSET)
+    """Index the data set at ``raw``. Raises ``ValueError`` when it is in no known layout or has no usable clip."""
+    layout, reader = layouts.open_release(raw, parameters)
+    rows, quarantine = reader.clips()
     work = []
     clips: list[dict[str, Any]] = []
     for row in rows:
-        clip = raw / a2d.CLIPS_FOLDER / f"{row.video}.mp4"
+        clip = raw / row.path
         if not clip.exists():
-            quarantine[row.video] = f"clip {a2d.CLIPS_FOLDER / clip.name} is missing"
+            quarantine[row.video] = f"clip {row.path} is missing"
             continue
-        clips.append(
-            {
-                "video": row.video, "split": row.split, "label": row.label, "height": row.height, "width": row.width,
-                "frames": row.frames, "annotated": row.annotated, "path": str(a2d.CLIPS_FOLDER / clip.name),
-                "content": items.file_digest(clip),
-            }
-        )  # fmt: skip
-        work.append(_item(raw, row))
-        files = len(a2d.annotated_frames(raw, row.video))
-        if files < row.annotated:
-            quarantine[f"{row.video}/annotations"] = (
-                f"{files} annotation files (.mat) where videoset.csv promises {row.annotated}"
-            )
+        facts = asdict(row) | {"path": str(row.path), "content": video.clip_digest(clip)}
+        clips.append({name: facts[name] for name in tables.CLIPS.names})
+        work.append(_item(reader, layout, raw, row))
     if not work:
-        raise ValueError(f"{raw}: no clip of {a2d.VIDEOSET} is there; put <video>.mp4 files into {a2d.CLIPS_FOLDER}")
+        raise ValueError(f"{raw}: no clip that the data set lists is there; put {rows[0].path} and the others there")
     outcome = items.run(
         "index",
         annotations.index_clip,
         work,
-        parameters={},
-        libraries=["h5py", "opencv-python-headless", "pyarrow", "pycocotools"],
+        # The name goes into tables made from this one, not into this one.
+        parameters=parameters.model_dump() | {"dataset": ""},
+        libraries=["h5py", "opencv-python-headless", "pillow", "pyarrow", "pycocotools", "scipy"],
         output=output,
     )
     frames, instances = [], []
@@ -56,37 +51,62 @@ def run(
         frames.append(clip_frames)
         instances.append(clip_instances)
         quarantine |= bad
-    sentences, bad_sentences = a2d.read_sentences(raw / a2d.SENTENCES)
-    quarantine |= bad_sentences | outcome.quarantined
-    rows_of_sentences = [
-        {"video": video, "instance": instance, "sentence": text} for video, instance, text in sentences
-    ]
+    quarantine |= outcome.quarantined | _fewer_than_promised(clips, frames)
+    found = pa.concat_tables(instances)
+    quarantine |= _write_sentences(reader, found, _test_videos(clips), output)
     tables.write_parquet(output / "clips.parquet", tables.rows_to_table(clips, tables.CLIPS))
     tables.write_parquet(output / "frames.parquet", pa.concat_tables(frames))
-    tables.write_parquet(output / "instances.parquet", pa.concat_tables(instances))
-    tables.write_parquet(output / "sentences.parquet", tables.rows_to_table(rows_of_sentences, tables.SENTENCES))
+    tables.write_parquet(output / "instances.parquet", found)
+    dataset.write_description(output, dataset.Description(layout, reader.label_space))
     items.write_quarantine(output / "quarantine.parquet", quarantine)
     counts = {split: sum(clip["split"] == split for clip in clips) for split in ("train", "test")}
-    print(f"index: {counts['train']} train and {counts['test']} test clips, {sum(map(len, frames))} annotated frames")
+    print(
+        f"index: {layout}: {counts['train']} train and {counts['test']} test clips, {sum(map(len, frames))} annotated "
+        "frames"
+    )
     for name, reason in sorted(quarantine.items())[:20]:
         print(f"  quarantine: {name}: {reason}")
     return outcome
 
 
-def _item(raw: Path, row: a2d.ClipRow) -> items.Item:
-    inputs = {"video": row.video, "frames": str(row.frames), "split": row.split}
-    for frame in a2d.annotated_frames(raw, row.video):
-        for folder, suffix in ((a2d.MAT_FOLDER, "mat"), (a2d.INSTANCE_FOLDER, "h5")):
-            path = raw / folder / row.video / f"{frame + 1:05d}.{suffix}"
-            if path.exists():
-                inputs[path.name] = items.file_digest(path)
-    argument = {"folder": str(raw.absolute()), "video": row.video, "frames": row.frames, "split": row.split}
-    return items.Item(name=row.video, inputs=inputs, argument=argument)
+def _item(reader: Reader, layout: str, raw: Path, row: ClipRow) -> items.Item:
+    facts = {name: str(value) for name, value in asdict(row).items()}
+    files = {
+        str(path.relative_to(raw)): items.file_digest(path) for path in reader.annotation_files(row) if path.is_file()
+    }
+    argument = {"folder": str(raw.absolute()), "layout": layout, "row": row}
+    return items.Item(name=row.video, inputs=facts | files | {"layout": layout}, argument=argument)
+
+
+def _fewer_than_promised(clips: list[dict[str, Any]], frames: list[pa.Table]) -> dict[str, str]:
+    reasons = {}
+    for clip, found in zip(clips, frames, strict=True):
+        if len(found) < clip["annotated"]:
+            reasons[f"{clip['video']}/annotations"] = (
+                f"{len(found)} annotated frames can be used where the data set promises {clip['annotated']}"
+            )
+    return reasons
+
+
+def _test_videos(clips: list[dict[str, Any]]) -> pa.Array:
+    return tables.strings(clip["video"] for clip in clips if clip["split"] == "test")
+
+
+def _write_sentences(reader: Reader, instances: pa.Table, test: pa.Array, output: Path) -> dict[str, str]:
+    """The table of sentences, the test samples in COCO's form, and sentence -> reason for what can't be used."""
+    rows, bad = reader.sentences()
+    columns = [{"video": video, "instance": instance, "sentence": text} for video, instance, text in rows]
+    table = tables.rows_to_table(columns, tables.SENTENCES)
+    tables.write_parquet(output / "sentences.parquet", table)
+    _, reasons = sentences.samples(instances, table)
+    samples, _ = sentences.samples(*(part.filter(pc.is_in(part["video"], test)) for part in (instances, table)))
+    sentences.write_coco(output / "sentences.json", sentences.coco_truth(samples))
+    return bad | reasons
 
 
 def main() -> None:
     """Index data/raw."""
-    run(load("index", dataset.Parameters))
+    run(load("index", layouts.Parameters))
 
 
 if __name__ == "__main__":

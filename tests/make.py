@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -17,7 +18,9 @@ from benchmarks.workspace import CHECKOUT
 from stages import frames as frames_stage
 from stages import index as index_stage
 from stages import optical_flow as flow_stage
-from stages.core import a2d, dataset, flow, items, tables, video, workers
+from stages.core import dataset, items, tables, video, workers
+from stages.core.datasets import a2d, layouts
+from stages.core.flow import packs
 from stages.core.generator.release import write_video
 from stages.core.labels import A2D
 
@@ -162,7 +165,7 @@ def packed_dataset(
         if with_flow:
             (folder / "flow").mkdir(exist_ok=True)
             parameters = {"preset": "fast", "direction": "forward", "quantum": 0.0625}
-            flow.pack_flow({"path": str(clip)}, parameters, folder / "flow" / f"{square.video}.arrow")
+            packs.pack_flow({"path": str(clip)}, parameters, folder / "flow" / f"{square.video}.arrow")
         for frame in square.annotated:
             labels = np.where(square.mask(frame), square.label, 0).astype(np.uint8)
             annotated.append(dataset.AnnotatedFrame(square.video, frame, tables.encode_png(labels)))
@@ -187,10 +190,13 @@ def workspace(folder: Path) -> Iterator[Path]:
         yield folder
 
 
-def run_to_flow(folder: Path, *, recipe: str = "dis-forward") -> Path:
-    """Stages index, frames and optical_flow on ``folder``/data/raw, in a workspace; returns ``folder``/data."""
+def run_to_flow(folder: Path, *, recipe: str = "dis-forward", **index: Any) -> Path:
+    """Stages index (parameters ``index``), frames and optical_flow on ``folder``/data/raw, in a workspace.
+
+    Returns ``folder``/data.
+    """
     data = folder / "data"
-    index_stage.run(dataset.Parameters(dataset="squares"), raw=data / "raw", output=data / "index")
+    index_stage.run(layouts.Parameters(dataset="squares", **index), raw=data / "raw", output=data / "index")
     frames_stage.run(
         frames_stage.Parameters(encoding="png", quality=95),
         raw=data / "raw",

@@ -1,5 +1,6 @@
 """Reading a release of A2D: every quirk of the real files is read as it is meant, and what is broken says how."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages import index as index_stage
-from stages.core import a2d, annotations, dataset, items, tables
+from stages.core import annotations, dataset, items, tables
+from stages.core.datasets import a2d, layouts
+from stages.core.datasets.release import ClipRow
 from stages.core.labels import A2D
 from tests import make
 from tests.make import HEIGHT, WIDTH, Square
@@ -63,9 +66,10 @@ def test_a_path_that_is_no_folder_is_an_error_that_says_which_folder_to_name(tmp
 
 def test_a_row_of_videoset_csv_is_read_as_its_nine_columns(tmp_path: Path) -> None:
     rows, bad = a2d.read_videoset(write_rows(tmp_path, ROW, "another_one,11,0:0:1,0:0:2,320,426,24,5,1"))
-    assert rows[0] == a2d.ClipRow(
-        "--h5fAKYurM", label=43, height=320, width=568, frames=181, annotated=3, split="train"
-    )
+    assert rows[0] == ClipRow(
+        "--h5fAKYurM", label=43, height=320, width=568, frames=181, annotated=3, split="train",
+        path=a2d.CLIPS_FOLDER / "--h5fAKYurM.mp4",
+    )  # fmt: skip
     assert rows[1].split == "test" and bad == {}
 
 
@@ -151,7 +155,7 @@ def test_one_instance_s_mask_without_its_axis_is_read_as_one_mask(tmp_path: Path
     read = a2d.read_annotation(tmp_path, "clip", 4)
     assert np.array_equal(read.labels, labels) and read.labels.dtype == np.uint8
     assert np.array_equal(read.masks, mask[None]) and read.masks.dtype == bool
-    assert read.boxes.tolist() == [[10, 4, 30, 20]] and read.instance_labels.tolist() == [17]
+    assert read.boxes.tolist() == [[10, 4, 30, 20]] and read.actors.tolist() == [1] and read.actions == ((7,),)
 
 
 def test_the_arrays_of_many_instances_are_transposed_back(tmp_path: Path) -> None:
@@ -163,7 +167,7 @@ def test_the_arrays_of_many_instances_are_transposed_back(tmp_path: Path) -> Non
     read = a2d.read_annotation(tmp_path, "clip", 0)
     assert np.array_equal(read.labels, labels) and np.array_equal(read.masks, np.stack(masks))
     assert read.boxes.tolist() == [[0, 0, 20, 10], [30, 5, 60, 45], [25, 30, 35, 40]]
-    assert read.instance_labels.tolist() == [17, 66, 36]
+    assert read.actors.tolist() == [1, 6, 3] and read.actions == ((7,), (6,), (6,))
 
 
 def test_one_instance_s_box_may_have_lost_its_second_axis(tmp_path: Path) -> None:
@@ -262,7 +266,7 @@ def test_a_pixel_without_a_label_stays_255(tmp_path: Path) -> None:
 def test_the_index_holds_every_clip_annotation_and_sentence_of_a_release(tmp_path: Path) -> None:
     make.write_release(tmp_path / "raw")
     with make.workspace(tmp_path):
-        index_stage.run(dataset.Parameters(dataset="squares"), raw=tmp_path / "raw", output=tmp_path / "index")
+        index_stage.run(layouts.Parameters(dataset="squares"), raw=tmp_path / "raw", output=tmp_path / "index")
     clips = tables.read_parquet(tmp_path / "index/clips.parquet", tables.CLIPS).to_pylist()
     assert [(clip["video"], clip["split"], clip["frames"]) for clip in clips] == [
         ("--first_one", "train", 12), ("-second_one", "train", 12), ("third_in_it", "test", 12),
@@ -277,7 +281,11 @@ def test_the_index_holds_every_clip_annotation_and_sentence_of_a_release(tmp_pat
     assert np.array_equal(tables.decode_png(frames[1]["labels"]), np.where(square.mask(6), 17, 0))
     instances = tables.read_parquet(tmp_path / "index/instances.parquet", tables.INSTANCES).to_pylist()
     assert len(instances) == 6 and instances[0]["x2"] - instances[0]["x1"] == make.SIDE
+    assert (instances[0]["actor"], instances[0]["actions"]) == (1, [7])
     assert len(tables.read_parquet(tmp_path / "index/sentences.parquet", tables.SENTENCES)) == 3
+    asked = json.loads((tmp_path / "index/sentences.json").read_text())
+    assert [image["id"] for image in asked["images"]] == ["v_third_in_it_f_3_i_0", "v_third_in_it_f_7_i_0"]
+    assert dataset.read_description(tmp_path / "index") == dataset.Description("a2d", A2D)
     assert len(tables.read_parquet(tmp_path / "index/quarantine.parquet", tables.QUARANTINE)) == 0
 
 
@@ -292,7 +300,7 @@ def test_what_is_broken_in_a_release_is_in_quarantine_and_all_else_is_indexed(tm
     with (raw / a2d.VIDEOSET).open("a") as file:
         file.write("bad,row\n")
     with make.workspace(tmp_path):
-        index_stage.run(dataset.Parameters(dataset="squares"), raw=raw, output=tmp_path / "index")
+        index_stage.run(layouts.Parameters(dataset="squares"), raw=raw, output=tmp_path / "index")
     frames = tables.read_parquet(tmp_path / "index/frames.parquet", tables.FRAMES).to_pylist()
     assert [(row["video"], row["frame"]) for row in frames] == [("--first_one", 2), ("third_in_it", 6)]
     table = pq.read_table(tmp_path / "index/quarantine.parquet")
@@ -307,7 +315,7 @@ def test_a_changed_annotation_indexes_its_clip_anew_and_no_other(tmp_path: Path)
     raw = make.write_release(tmp_path / "raw")
 
     def run() -> items.Outcome:
-        return index_stage.run(dataset.Parameters(dataset="squares"), raw=raw, output=tmp_path / "index")
+        return index_stage.run(layouts.Parameters(dataset="squares"), raw=raw, output=tmp_path / "index")
 
     with make.workspace(tmp_path):
         run()
@@ -319,7 +327,7 @@ def test_a_changed_annotation_indexes_its_clip_anew_and_no_other(tmp_path: Path)
 def test_two_clips_with_the_same_annotations_are_indexed_each_under_its_own_name(tmp_path: Path) -> None:
     make.write_release(tmp_path / "raw", [Square("first_upload"), Square("second_upload")])
     with make.workspace(tmp_path):
-        index_stage.run(dataset.Parameters(dataset="squares"), raw=tmp_path / "raw", output=tmp_path / "index")
+        index_stage.run(layouts.Parameters(dataset="squares"), raw=tmp_path / "raw", output=tmp_path / "index")
     for table, schema in (("frames", tables.FRAMES), ("instances", tables.INSTANCES)):
         videos = tables.read_parquet(tmp_path / f"index/{table}.parquet", schema)["video"].to_pylist()
         assert videos == ["first_upload", "first_upload", "second_upload", "second_upload"]
@@ -329,13 +337,14 @@ def test_a_release_without_a_single_clip_is_an_error_that_says_so(tmp_path: Path
     raw = make.write_release(tmp_path / "raw", make.RELEASE[:1])
     (raw / a2d.CLIPS_FOLDER / "--first_one.mp4").unlink()
     with make.workspace(tmp_path), pytest.raises(ValueError, match="clip"):
-        index_stage.run(dataset.Parameters(dataset="squares"), raw=raw, output=tmp_path / "index")
+        index_stage.run(layouts.Parameters(dataset="squares"), raw=raw, output=tmp_path / "index")
 
 
 def test_an_indexed_clip_reads_back_as_it_was_written(tmp_path: Path) -> None:
     make.write_release(tmp_path, make.RELEASE[:1])
-    argument = {"folder": str(tmp_path), "video": "--first_one", "frames": 5, "split": "test"}
-    annotations.index_clip(argument, {}, tmp_path / "clip.arrow")
+    row = ClipRow("--first_one", "test", a2d.CLIPS_FOLDER / "--first_one.mp4", annotated=2, frames=5)
+    argument = {"folder": str(tmp_path), "layout": "a2d", "row": row}
+    annotations.index_clip(argument, layouts.Parameters(dataset="").model_dump(), tmp_path / "clip.arrow")
     frames, instances, bad = annotations.read_clip(tmp_path / "clip.arrow")
     assert frames.schema.equals(tables.FRAMES) and instances.schema.equals(tables.INSTANCES)
     assert frames["frame"].to_pylist() == [2] and frames["split"].to_pylist() == ["test"]

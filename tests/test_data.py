@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.workspace import Workspace
 from stages import data
-from stages.core import a2d
+from stages.core.datasets import a2d, layouts
 
 
 def make_release(folder: Path, clip: str = "--first_clip") -> Path:
@@ -36,7 +36,7 @@ def with_sample(project: Workspace, tmp_path: Path) -> Workspace:
     """A project whose archive is a tiny sample, which is in place and tracked."""
     release = make_release(tmp_path / "sample", clip="sampled")
     with tarfile.open(project.root / data.SAMPLE, "w:xz") as archive:
-        for root in data.RELEASE:
+        for root in layouts.ROOTS["a2d"]:
             archive.add(release / root, root)
     project.run("-m", "stages.data", "put", "--from=sample")
     return project
@@ -148,7 +148,7 @@ def test_a_read_only_source_is_copied_and_left_alone(tmp_path: Path) -> None:
     for path in (tmp_path / "disk" / "--first_clip.mp4", source / "Release"):
         path.chmod(0o555)
     listing = sorted((str(p), p.stat().st_mtime_ns) for p in source.rglob("*"))
-    data.copy_release(source, tmp_path / "copy")
+    data.copy_release(source, tmp_path / "copy", roots=layouts.ROOTS["a2d"])
     (source / "Release").chmod(0o755)
     assert listing == sorted((str(p), p.stat().st_mtime_ns) for p in source.rglob("*"))
     a2d.check_layout(tmp_path / "copy")

@@ -21,7 +21,7 @@ import yaml
 
 from benchmarks import workspace
 from benchmarks.workspace import Workspace
-from stages.core import a2d
+from stages.core.datasets import a2d
 
 RUN = "deeplab-rgb-full-0"
 STEPS = 30

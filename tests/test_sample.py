@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from stages.core import a2d
+from stages.core.datasets import a2d
 from stages.core.generator import sample_plans, write_release
 from stages.core.video import decode
 

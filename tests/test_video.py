@@ -10,7 +10,8 @@ import pytest
 
 from stages import frames as frames_stage
 from stages import index as index_stage
-from stages.core import dataset, items, video
+from stages.core import items, video
+from stages.core.datasets import layouts
 from stages.core.generator.release import write_video
 from stages.core.items import BadItem
 from tests import make
@@ -110,7 +111,7 @@ def test_an_mp4_cut_in_its_middle_goes_to_quarantine_and_not_into_training(tmp_p
 def test_a_frame_or_two_less_than_promised_is_tolerated_and_a_fifth_is_not(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", numbered(12), crf=1)
     assert len(pack(tmp_path / "clip.mp4", tmp_path / "clip.arrow", frames=13)) == 12
-    with pytest.raises(BadItem, match=r"truncated: 12 frames can be decoded where videoset.csv promises 15"):
+    with pytest.raises(BadItem, match=r"truncated: 12 frames can be decoded where the data set promises 15"):
         pack(tmp_path / "clip.mp4", tmp_path / "clip.arrow", frames=15)
 
 
@@ -139,7 +140,7 @@ def test_the_frames_stage_packs_good_clips_and_quarantines_bad_ones(tmp_path: Pa
     (raw / "Release/clips320H/-second_one.mp4").write_text("no video")
     parameters = frames_stage.Parameters(encoding="png", quality=95)
     with make.workspace(tmp_path):
-        index_stage.run(dataset.Parameters(dataset="squares"), raw=raw, output=tmp_path / "index")
+        index_stage.run(layouts.Parameters(dataset="squares"), raw=raw, output=tmp_path / "index")
         folders = {"raw": raw, "index": tmp_path / "index", "output": tmp_path / "frames"}
         outcome = frames_stage.run(parameters, **folders)
         assert list(outcome.quarantined) == ["-second_one"]

@@ -1,7 +1,7 @@
 """One clip's annotations as table rows: the item that the index stage computes.
 
-Reads the .mat and .h5 files of one clip; writes one Arrow file with the rows of the tables frames and instances, and
-what was left out and why.
+Reads the annotation files of one clip; writes one Arrow file with the rows of the tables frames and instances, and what
+was left out and why.
 """
 
 import json
@@ -13,46 +13,37 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco
 
-from stages.core import a2d, tables
+from stages.core import tables
+from stages.core.datasets import layouts
+from stages.core.datasets.release import Annotation, ClipRow
 
 
 def index_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
-    """Annotations of clip ``argument["video"]`` with ``argument["frames"]`` frames, below ``argument["folder"]``.
+    """Annotations of the clip ``argument["row"]`` of the data set at ``argument["folder"]``, laid out as ``layout``.
 
-    A frame whose annotation can't be used is left out with its reason; the clip stays.
+    ``parameters`` are those of section `index`. A frame whose annotation can't be used is left out with its reason; the
+    clip stays.
     """
-    del parameters
-    folder, video = Path(argument["folder"]), argument["video"]
+    settings = layouts.Parameters.model_validate(parameters)
+    reader = layouts.reader(argument["layout"], Path(argument["folder"]), settings)
+    row: ClipRow = argument["row"]
     frames: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     bad: dict[str, str] = {}
-    for frame in a2d.annotated_frames(folder, video):
-        name = f"{video}/{frame + 1:05d}"
-        if frame >= argument["frames"]:
-            bad[name] = f"annotation of frame {frame + 1}, past the end of the clip ({argument['frames']} frames)"
+    for frame, annotation in reader.annotations(row):
+        if isinstance(annotation, str):
+            bad[f"{row.video}/{frame + 1:05d}"] = annotation
             continue
-        try:
-            annotation = a2d.read_annotation(folder, video, frame)
-        except ValueError as error:
-            bad[name] = str(error)
-            continue
-        frames.append(
-            {
-                "video": video,
-                "frame": frame,
-                "split": argument["split"],
-                "labels": tables.encode_png(annotation.labels),
-            }
-        )
-        instances += _instance_rows(video, frame, annotation)
+        frames.append(_frame_row(row, frame, annotation, multi_label=reader.label_space.multi_label))
+        instances += _instance_rows(row.video, frame, annotation)
     batches = {
         "frames": tables.rows_to_table(frames, tables.FRAMES),
         "instances": tables.rows_to_table(instances, tables.INSTANCES),
     }
     schema = pa.schema([(name, pa.binary()) for name in batches], metadata={"quarantine": json.dumps(bad)})
-    row = [pa.array([_table_bytes(table)]) for table in batches.values()]
+    columns = [pa.array([_table_bytes(table)]) for table in batches.values()]
     with pa.OSFile(str(target), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-        writer.write_batch(pa.record_batch(row, schema=schema))
+        writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def read_clip(path: Path) -> tuple[pa.Table, pa.Table, dict[str, str]]:
@@ -63,20 +54,36 @@ def read_clip(path: Path) -> tuple[pa.Table, pa.Table, dict[str, str]]:
         return frames, instances, json.loads(reader.schema.metadata[b"quarantine"])
 
 
-def _instance_rows(video: str, frame: int, annotation: a2d.Annotation) -> list[dict[str, Any]]:
+def _frame_row(row: ClipRow, frame: int, annotation: Annotation, *, multi_label: bool) -> dict[str, Any]:
+    actions = [{"action": action, "mask": _counts(mask)} for action, mask in annotation.action_masks.items()]
+    return {
+        "video": row.video,
+        "frame": frame,
+        "split": row.split,
+        "labels": tables.encode_png(annotation.labels),
+        "actions": actions if multi_label else None,
+    }
+
+
+def _instance_rows(video: str, frame: int, annotation: Annotation) -> list[dict[str, Any]]:
     height, width = annotation.labels.shape
     rows = []
-    for position in range(len(annotation.instance_labels)):
-        rle = coco.encode(np.asfortranarray(annotation.masks[position], dtype=np.uint8))
+    for position, mask in enumerate(annotation.masks):
         x1, y1, x2, y2 = (float(value) for value in annotation.boxes[position])
         rows.append(
             {
                 "video": video, "frame": frame, "instance": int(annotation.instances[position]),
-                "label": int(annotation.instance_labels[position]), "x1": x1, "y1": y1, "x2": x2, "y2": y2,
-                "height": height, "width": width, "mask": rle["counts"],
+                "actor": int(annotation.actors[position]), "actions": list(annotation.actions[position]),
+                "x1": x1, "y1": y1, "x2": x2, "y2": y2, "height": height, "width": width, "mask": _counts(mask),
             }
         )  # fmt: skip
     return rows
+
+
+def _counts(mask: np.ndarray) -> bytes:
+    """Counts of the COCO RLE of (H, W) bool."""
+    counts: bytes = coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    return counts
 
 
 def _table_bytes(table: pa.Table) -> bytes:

@@ -5,6 +5,7 @@ Conventions: ``frame`` counts from 0; boxes are float, 0-based, half open; pictu
 """
 
 import os
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,26 @@ CLIPS = pa.schema(
     [
         ("video", pa.string()),
         ("split", pa.string()),  # train or test
-        ("label", pa.uint8()),  # the one video-level label of videoset.csv
-        ("height", pa.int32()),
+        ("label", pa.uint8()),  # the one video-level label of A2D's videoset.csv; 255 elsewhere
+        ("height", pa.int32()),  # as the data set says; null where it doesn't
         ("width", pa.int32()),
-        ("frames", pa.int32()),  # as videoset.csv says; the frames stage counts what can be decoded
-        ("annotated", pa.int32()),  # annotated frames that videoset.csv promises
-        ("path", pa.string()),  # of the clip, relative to the data set
+        ("frames", pa.int32()),  # as the data set says (null: it doesn't); the frames stage counts what can be decoded
+        ("annotated", pa.int32()),  # annotated frames that the data set promises
+        ("path", pa.string()),  # of the clip, a video file or a folder of pictures, relative to the data set
         ("content", pa.string()),  # sha256 of the clip
     ]
 )
+
+ACTION_MASKS = pa.list_(pa.struct([("action", pa.uint8()), ("mask", pa.binary())]))
+"""What is done at a pixel where several things can be done at once: counts of a COCO RLE by action."""
 
 FRAMES = pa.schema(
     [
         ("video", pa.string()),
         ("frame", pa.int32()),
         ("split", pa.string()),
-        ("labels", pa.binary()),  # PNG of uint8 (H, W): the label map
+        ("labels", pa.binary()),  # PNG of uint8 (H, W): the label map, of joint ids; of actors in multi-label data
+        ("actions", ACTION_MASKS),  # of multi-label data; else null
     ]
 )
 
@@ -42,7 +47,8 @@ INSTANCES = pa.schema(
         ("video", pa.string()),
         ("frame", pa.int32()),
         ("instance", pa.int32()),
-        ("label", pa.uint8()),
+        ("actor", pa.uint8()),  # 255 where nobody told
+        ("actions", pa.list_(pa.uint8())),  # one, or any number in multi-label data; none where nobody told
         ("x1", pa.float32()),
         ("y1", pa.float32()),
         ("x2", pa.float32()),
@@ -55,6 +61,28 @@ INSTANCES = pa.schema(
 
 SENTENCES = pa.schema([("video", pa.string()), ("instance", pa.int32()), ("sentence", pa.string())])
 
+DETECTIONS = pa.schema(
+    [
+        ("video", pa.string()),
+        ("frame", pa.int32()),
+        ("x1", pa.float32()),
+        ("y1", pa.float32()),
+        ("x2", pa.float32()),
+        ("y2", pa.float32()),
+        ("score", pa.float32()),
+        ("actor_scores", pa.list_(pa.float32())),  # (8,) in A2D, background first
+        ("action_scores", pa.list_(pa.float32())),  # (10,) in A2D, background first
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("mask", pa.binary()),  # counts of a COCO RLE; null for a box without one
+        ("soft_mask", pa.binary()),  # uint8 28 x 28, 255 is certain; null for a box without one
+    ]
+)
+"""Regions and detections of a method; ``score`` says how sure it is that there is an actor."""
+
+VIDEO_SCORES = pa.schema([("video", pa.string()), ("scores", pa.list_(pa.float32()))])
+"""What is in a video as a whole: a score for each valid pair, in the order of ``LabelSpace.valid_ids[1:]``."""
+
 QUARANTINE = pa.schema([("item", pa.string()), ("reason", pa.string())])
 
 MANIFEST = pa.schema([("item", pa.string()), ("key", pa.string()), ("file", pa.string())])
@@ -63,7 +91,7 @@ FRAME_PACK = pa.schema([("frame", pa.int32()), ("image", pa.binary())])
 """One clip's frames: an encoded RGB picture a row (``decode_image``)."""
 
 FLOW_PACK = pa.schema([("frame", pa.int32()), ("flow", pa.list_(pa.int16()))])
-"""One clip's flow: (H, W, 2) whole multiples of the quantum in the metadata, row-major (``stages.core.flow``)."""
+"""One clip's flow: (H, W, 2) whole multiples of the quantum in the metadata, row-major (``stages.core.flow.packs``)."""
 
 PREDICTIONS = pa.schema(
     [
@@ -71,6 +99,14 @@ PREDICTIONS = pa.schema(
         ("joint", pa.binary()),  # PNG of uint8 (H, W): actor * 10 + action
         ("actor", pa.binary()),  # PNG of the actor head's own map
         ("action", pa.binary()),
+    ]
+)
+
+MULTI_LABEL_PREDICTIONS = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("actor", pa.binary()),  # PNG of uint8 (H, W)
+        ("actions", ACTION_MASKS),
     ]
 )
 
@@ -147,3 +183,14 @@ def decode_png(data: bytes) -> np.ndarray:
     if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
         raise ValueError("not a PNG of one uint8 channel")
     return labels
+
+
+def png_shape(data: bytes) -> tuple[int, int]:
+    """(height, width) of a PNG, from its header alone."""
+    width, height = struct.unpack(">II", data[16:24])
+    return height, width
+
+
+def strings(values: Iterable[str]) -> pa.Array:
+    """An array of strings, also of none."""
+    return pa.array(list(values), pa.string())
