@@ -13,18 +13,24 @@ import pandas as pd
 import typer
 
 from models import METHODS
-from stages.core import cli, dataset, items, maps, metrics, prediction, runs, scoring, tables
+from stages.core import cli, dataset, items, prediction, runs, tables
 from stages.core.closure import import_closure
 from stages.core.params import load
+from stages.core.scores import confusion, maps, resampling, segmentation
 
 
 def run(
-    run_: runs.Run, parameters: metrics.Parameters, *, data: Path = Path("data"), output: Path = Path("data/evaluate")
+    run_: runs.Run,
+    parameters: segmentation.Parameters,
+    *,
+    data: Path = Path("data"),
+    output: Path = Path("data/evaluate"),
 ) -> dict[str, Any]:
     """Predict and score ``run_``. Raises ``ValueError`` when no test frame can be scored."""
     samples = dataset.load(data / "index", data / "frames", split="test", flow=run_.flow)
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated test frame can be used; see data/index/quarantine.parquet")
+    _check_label_space(run_, samples, data)
     folder = output / run_.name
     items.run(
         f"evaluate-{run_.name}",
@@ -35,15 +41,25 @@ def run(
         output=folder / "predictions",
         gpu=True,
     )
-    compared = scoring.compare(samples, maps.PackedMaps(folder / "predictions"), count_missing=True)
-    result = scoring.summary(compared, parameters)
-    result["coverage"] = {"scored": compared.scored, "of": samples.promised, "clips": len(compared.videos)}
-    _write(folder, result, compared)
+    predicted = maps.PackedMaps(folder / "predictions")
+    compared = segmentation.compare(samples, predicted, non_boundary=parameters.non_boundary, count_missing=True)
+    result = segmentation.summary(compared, parameters)
+    result["coverage"] = {"scored": compared.scored, "of": samples.promised, "clips": len(compared.confusions.clips)}
+    _write(folder, result, compared.confusions)
     print(
         f"{run_.name}: mean IoU actor {result['actor']['mean_iou']:.1f}, action {result['action']['mean_iou']:.1f}, "
         f"joint {result['joint']['mean_iou']:.1f} over {compared.scored} of {samples.promised} frames"
     )
     return result
+
+
+def _check_label_space(run_: runs.Run, samples: dataset.Dataset, data: Path) -> None:
+    learned = json.loads((data / "train" / run_.name / "run.json").read_text())["label_space"]
+    if learned != samples.label_space.key:
+        raise ValueError(
+            f"{run_.name} learned the labels of `{learned}`, this data set has those of `{samples.label_space.key}`; "
+            "train it again"
+        )
 
 
 def _work(run_: runs.Run, samples: dataset.Dataset, data: Path) -> list[items.Item]:
@@ -72,25 +88,25 @@ def _work(run_: runs.Run, samples: dataset.Dataset, data: Path) -> list[items.It
     return work
 
 
-def _write(folder: Path, result: dict[str, Any], compared: scoring.Comparison) -> None:
+def _write(folder: Path, result: dict[str, Any], confusions: confusion.Confusions) -> None:
     columns = ["kind", "id", "class", "accuracy", "iou"]
-    classes = pd.DataFrame(scoring.class_rows(compared), columns=columns)
+    classes = pd.DataFrame(confusion.class_rows(confusions), columns=columns)
     classes.round(4).to_csv(folder / "classes.csv", index=False)
     cells = []
-    for kind, matrix in compared.matrices.items():
+    for kind, matrix in confusions.matrices.items():
         for clip, truth, predicted in np.argwhere(matrix):
             pixels = int(matrix[clip, truth, predicted])
-            video = compared.videos[clip]
+            video = confusions.clips[clip]
             cells.append({"video": video, "kind": kind, "truth": truth, "predicted": predicted, "pixels": pixels})
     tables.write_parquet(folder / "confusion.parquet", tables.rows_to_table(cells, tables.CONFUSION))
-    (folder / "metrics.json").write_text(json.dumps(scoring.rounded(result), indent=2) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(resampling.rounded(result), indent=2) + "\n")
 
 
 def main(
     run_name: Annotated[str, typer.Option("--run", help="a run of params.yaml, for example ssa2d-rgb-full-0")],
 ) -> None:
     """Evaluate one run of params.yaml."""
-    run(runs.named(run_name), load("evaluate", metrics.Parameters))
+    run(runs.named(run_name), load("evaluate", segmentation.Parameters))
 
 
 if __name__ == "__main__":

@@ -5,21 +5,21 @@ row), ledger.csv (every published figure and what was computed here), report.md,
 Runs are those of params.yaml; a run without scores is `not run` in the table.
 """
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stages.core import cli, dataset, maps, metrics, pictures, published, runs, tables
-from stages.core.labels import A2D
+from stages.core import cli, dataset, pictures, published, results, runs, windows
+from stages.core.labels import LabelSpace
 from stages.core.params import Section, load, read
+from stages.core.results import KINDS, Oracle, Result, known_sizes
+from stages.core.scores import confusion, maps, resampling, segmentation, sizes, zero_shot
+from stages.core.scores.confusion import Confusions
 
 SMOKE_TEST = 20
 """A test set of fewer clips is marked: its figures show that the pipeline runs, not how good a method is."""
-KINDS = ("actor", "action", "joint")
 FIGURES = {"global_accuracy": "glo", "class_accuracy": "ave", "mean_iou": "mIoU"}
 
 
@@ -29,27 +29,9 @@ class Parameters(Section):
     rows: int
 
 
-@dataclass(frozen=True)
-class Result:
-    """One run's scores: metrics.json, and the confusion matrix (80, 80) of each test clip."""
-
-    run: runs.Run
-    metrics: dict[str, Any]
-    clips: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Oracle:
-    """Scores of the true mask and actor with that actor's most frequent action; ``frequent`` (8,) are those ids."""
-
-    scores: dict[str, metrics.Scores]
-    coverage: str
-    frequent: np.ndarray
-
-
 def run(
     parameters: Parameters,
-    bootstrap: metrics.Parameters,
+    bootstrap: resampling.Parameters,
     dataset_name: str,
     config: str,
     *,
@@ -58,109 +40,70 @@ def run(
 ) -> str:
     """Write the report on runs of ``config`` (small or paper); returns its Markdown."""
     chosen = runs.all_runs()
-    results = {name: _read(run_, data / "evaluate" / name) for name, run_ in chosen.items() if _has(data, name)}
-    missing = [name for name in chosen if name not in results]
+    space = dataset.read_description(data / "index").label_space
+    found = {
+        name: results.read(run_, data / "evaluate" / name, space)
+        for name, run_ in chosen.items()
+        if results.has(data, name)
+    }
+    missing = [name for name in chosen if name not in found]
     output.mkdir(parents=True, exist_ok=True)
-    rows = [row for result in results.values() for row in _result_rows(dataset_name, result)]
-    oracle = _oracle(results)
+    rows = [row for result in found.values() for row in results.rows(dataset_name, result)]
+    oracle = results.oracle(found.values())
     if oracle is not None:
-        rows += _oracle_rows(dataset_name, oracle)
-    columns = ["dataset", "method", "inputs", "variant", "seed", "metric", "value", "coverage"]
-    computed = pd.DataFrame(rows, columns=columns)
+        rows += results.oracle_rows(dataset_name, oracle)
+    computed = pd.DataFrame(rows, columns=list(results.COLUMNS))
     computed.to_csv(output / "results.csv", index=False, float_format="%.4f")
     ledger = published.ledger(published.load(), computed, dataset=dataset_name, config=config)
     ledger.to_csv(output / "ledger.csv", index=False, float_format="%.4f")
     text = "\n".join(
         [
-            *_heading(dataset_name, results),
-            *_table(results, missing, oracle),
+            *_heading(dataset_name, found, space),
+            *_table(found, missing, oracle),
             "",
-            *_comparisons(results, oracle, bootstrap),
+            *_comparisons(found, oracle, bootstrap),
+            "",
+            *_sizes(found),
+            "",
+            *_zero_shot(found, bootstrap),
             "",
             *published.markdown(ledger),
             "",
-            "![Frame, ground truth, and each run, in A2D's colours](sheet.png)",
+            "![Frame, ground truth, and each run, in the colours of the labels](sheet.png)",
             "",
         ]
     )
     (output / "report.md").write_text(text)
     samples = dataset.load(data / "index", data / "frames", split="test")
-    _sheet(samples, list(results), data / "evaluate", rows=parameters.rows, target=output / "sheet.png")
+    _sheet(samples, list(found), data / "evaluate", rows=parameters.rows, target=output / "sheet.png")
     print(text)
     return text
 
 
-def _has(data: Path, name: str) -> bool:
-    return (data / "evaluate" / name / "metrics.json").exists()
-
-
-def _read(run_: runs.Run, folder: Path) -> Result:
-    table = tables.read_parquet(folder / "confusion.parquet", tables.CONFUSION).to_pandas()
-    clips = {}
-    for video, cells in table[table["kind"] == "joint"].groupby("video"):
-        matrix = np.zeros((metrics.JOINT_IDS, metrics.JOINT_IDS), np.int64)
-        matrix[cells["truth"], cells["predicted"]] = cells["pixels"]
-        clips[str(video)] = matrix
-    return Result(run=run_, metrics=json.loads((folder / "metrics.json").read_text()), clips=clips)
-
-
-def _coverage(result: Result) -> str:
-    coverage = result.metrics["coverage"]
-    return f"{coverage['scored']}/{coverage['of']}"
-
-
-def _result_rows(dataset_name: str, result: Result) -> list[tuple[Any, ...]]:
-    found = []
-    run_ = result.run
-    for kind in (*KINDS, "actor_head", "action_head"):
-        for name, value in result.metrics[kind].items():
-            identity = (dataset_name, run_.method, run_.inputs, run_.variant, run_.seed)
-            found.append((*identity, f"{kind}/{name}", value, _coverage(result)))
-    return found
-
-
-def _oracle(results: dict[str, Result]) -> Oracle | None:
-    """Scores of the true mask and actor with each actor's most frequent action, on the frames scored best covered."""
-    if not results:
-        return None
-    widest = max(results.values(), key=lambda result: result.metrics["coverage"]["scored"])
-    joint = sum(widest.clips.values(), np.zeros((metrics.JOINT_IDS, metrics.JOINT_IDS), np.int64))
-    frequent = metrics.most_frequent_action(joint)
-    return Oracle(metrics.all_scores(metrics.oracle(joint, frequent), A2D), _coverage(widest), frequent)
-
-
-def _oracle_rows(dataset_name: str, oracle: Oracle) -> list[tuple[Any, ...]]:
-    return [
-        (dataset_name, "oracle", "truth", "most-frequent-action", 0, f"{kind}/{name}", value, oracle.coverage)
-        for kind in KINDS
-        for name, value in oracle.scores[kind].summary().items()
-    ]
-
-
-def _heading(dataset_name: str, results: dict[str, Result]) -> list[str]:
+def _heading(dataset_name: str, found: dict[str, Result], space: LabelSpace) -> list[str]:
     lines = [f"# Actor-action segmentation on {dataset_name}", ""]
-    if results:
-        some = next(iter(results.values()))
-        clips, classes = len(some.clips), {kind: some.metrics[kind]["classes"] for kind in KINDS}
+    if found:
+        some = next(iter(found.values()))
+        clips, classes = len(some.confusions.clips), {kind: some.metrics[kind]["classes"] for kind in KINDS}
         lines.append(
-            f"{clips} test clips, {_coverage(some)} annotated frames scored; means run over the classes with truth: "
-            f"{classes['actor']} of {len(A2D.actors)} actors, {classes['action']} of {len(A2D.actions)} actions, "
-            f"{classes['joint']} of {len(A2D.valid_ids)} pairs, background in. Percent; the interval is 95 % over "
-            "clips (bootstrap). Actor and action are marginals of the joint map."
+            f"{clips} test clips, {results.coverage(some)} annotated frames scored; means run over the classes with "
+            f"truth: {classes['actor']} of {len(space.actors)} actors, {classes['action']} of {len(space.actions)} "
+            f"actions, {classes['joint']} of {len(space.valid_ids)} pairs, background in. Percent; the interval is "
+            "95 % over clips (bootstrap). Actor and action are marginals of the joint map."
         )
         if clips < SMOKE_TEST:
             lines += ["", f"**Smoke test**: {clips} test clips are too few to compare methods by."]
     return [*lines, ""]
 
 
-def _table(results: dict[str, Result], missing: list[str], oracle: Oracle | None) -> list[str]:
+def _table(found: dict[str, Result], missing: list[str], oracle: Oracle | None) -> list[str]:
     titles = [f"{kind} {short}" for kind in KINDS for short in FIGURES.values()]
     lines = ["| run | " + " | ".join(titles) + " | joint mIoU, 95 % | frames |", "|---|" + "---:|" * (len(titles) + 2)]
-    for name, result in results.items():
+    for name, result in found.items():
         values = [f"{result.metrics[kind][figure]:.1f}" for kind in KINDS for figure in FIGURES]
         joint = result.metrics["joint"]
         interval = f"{joint['mean_iou_low']:.1f} to {joint['mean_iou_high']:.1f}"
-        lines.append(f"| {name} | " + " | ".join(values) + f" | {interval} | {_coverage(result)} |")
+        lines.append(f"| {name} | " + " | ".join(values) + f" | {interval} | {results.coverage(result)} |")
     if oracle is not None:
         values = [f"{value:.1f}" for kind in KINDS for value in oracle.scores[kind].summary().values()]
         lines.append(
@@ -172,35 +115,77 @@ def _table(results: dict[str, Result], missing: list[str], oracle: Oracle | None
     return lines
 
 
-def _comparisons(results: dict[str, Result], oracle: Oracle | None, bootstrap: metrics.Parameters) -> list[str]:
+def _comparisons(found: dict[str, Result], oracle: Oracle | None, bootstrap: resampling.Parameters) -> list[str]:
     """Flow against no flow, and each run against the oracle: differences with an interval over the same clips."""
-    lines = ["| comparison | measure | difference | 95 % over clips |", "|---|---|---:|---:|"]
-    for name, result in results.items():
-        if result.run.inputs == "rgb+flow":
-            other = results.get(name.replace("-rgb+flow-", "-rgb-"))
-            for kind in KINDS if other is not None else ():
-                assert other is not None
-                lines.append(_compare(f"{name} against {other.run.name}", kind, result.clips, other.clips, bootstrap))
+    lines = ["| comparison | measure | difference | 95 % over clips | p |", "|---|---|---:|---:|---:|"]
+    for name, result in found.items():
+        other = found.get(name.replace("-rgb+flow-", "-rgb-"))
+        if other is not None and other is not result:
+            title = f"{name} against {other.run.name}"
+            lines += _compare(title, KINDS, result.confusions, other.confusions, bootstrap)
     if oracle is not None:
-        for name, result in results.items():
-            always = {video: metrics.oracle(matrix, oracle.frequent) for video, matrix in result.clips.items()}
-            lines.append(_compare(f"{name} against the oracle", "joint", result.clips, always, bootstrap))
+        for name, result in found.items():
+            ours = result.confusions
+            always = np.stack([confusion.oracle(matrix, oracle.frequent) for matrix in ours.matrices["joint"]])
+            of_oracle = Confusions(ours.clips, {"joint": always}, ours.label_space)
+            lines += _compare(f"{name} against the oracle", ("joint",), ours, of_oracle, bootstrap)
     return lines
 
 
 def _compare(
-    title: str,
-    kind: str,
-    ours: dict[str, np.ndarray],
-    others: dict[str, np.ndarray],
-    bootstrap: metrics.Parameters,
-) -> str:
-    videos = sorted(ours.keys() & others.keys())
-    first, second = (np.stack([clips[video] for video in videos]) for clips in (ours, others))
-    measure = metrics.mean_iou(kind, A2D)
-    low, high = metrics.bootstrap(first, measure, resamples=bootstrap.resamples, seed=bootstrap.seed, other=second)
-    difference = measure(first.sum(0)) - measure(second.sum(0))
-    return f"| {title} | {kind} mIoU | {difference:+.1f} | {low:+.1f} to {high:+.1f} |"
+    title: str, kinds: Sequence[str], ours: Confusions, others: Confusions, bootstrap: resampling.Parameters
+) -> list[str]:
+    videos = sorted(set(ours.clips) & set(others.clips))
+    differences = resampling.paired(ours.only(videos), others.only(videos), bootstrap)
+    lines = []
+    for kind in kinds:
+        one = differences[f"{kind}/mean_iou"]
+        interval = f"{one.low:+.1f} to {one.high:+.1f}"
+        lines.append(f"| {title} | {kind} mIoU | {one.difference:+.1f} | {interval} | {one.p:.3f} |")
+    return lines
+
+
+def _sizes(found: dict[str, Result]) -> list[str]:
+    """Joint mean IoU by the actor's size, thirds of the test set's actors."""
+    sized = {name: result for name, result in found.items() if known_sizes(result)}
+    if not sized:
+        return []
+    low, high = next(iter(sized.values())).metrics["by_size"]["thirds"]
+    lines = [
+        f"Joint mean IoU by the actor's size: small up to {low:.0f} pixels, large above {high:.0f} (thirds).",
+        "",
+        "| run | " + " | ".join(sizes.SIZES) + " |",
+        "|---|" + "---:|" * len(sizes.SIZES),
+    ]
+    for name, result in sized.items():
+        values = [f"{result.metrics['by_size'][size]['joint']['mean_iou']:.1f}" for size in sizes.SIZES]
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    return lines
+
+
+def _zero_shot(found: dict[str, Result], bootstrap: resampling.Parameters) -> list[str]:
+    """Actors whose actions nobody taught: a line a method, over the runs that held out one actor each."""
+    lines: list[str] = []
+    for name, evidence in results.zero_shot(found.values()).items():
+        scores = zero_shot.summary(evidence, bootstrap)
+        splits = scores["splits"].items()
+        lines += [
+            f"| {name} | {scores['class_accuracy']:.1f} | {scores['class_accuracy_low']:.1f} to "
+            f"{scores['class_accuracy_high']:.1f} | {scores['mean_iou']:.1f} | {scores['pairs']} of "
+            f"{scores['of_pairs']} | "
+            + ", ".join(f"{actor} {one['class_accuracy']:.1f}" for actor, one in splits)
+            + " |"
+        ]
+    if not lines:
+        return []
+    titles = "| method, inputs, seed | pair accuracy | 95 % over clips | mIoU | pairs | accuracy by held-out actor |"
+    return [
+        "Zero-shot: each pair on the run that never saw its actor's actions.",
+        "",
+        titles,
+        "|---|---:|---:|---:|---:|---|",
+        *lines,
+    ]
 
 
 def _sheet(samples: dataset.Dataset, names: list[str], folder: Path, *, rows: int, target: Path) -> None:
@@ -211,10 +196,11 @@ def _sheet(samples: dataset.Dataset, names: list[str], folder: Path, *, rows: in
     for video in dict.fromkeys(chosen):
         annotated = samples.annotated(video)
         frame = annotated[len(annotated) // 2]
-        images = [samples.window(video, [frame]).frames[0], A2D.palette[samples.labels(video, frame)]]
+        palette = samples.label_space.palette
+        images = [windows.read(samples, video, [frame]).frames[0], palette[samples.labels(video, frame)]]
         for name in names:
             predicted = maps.PackedMaps(folder / name / "predictions").maps(video, frame)
-            images.append(np.zeros_like(images[0]) if predicted is None else A2D.palette[predicted["joint"]])
+            images.append(np.zeros_like(images[0]) if predicted is None else palette[predicted["joint"]])
         grid.append(images)
     pictures.write_sheet(target, grid, titles=["frame", "ground truth", *names])
 
@@ -223,8 +209,8 @@ def main() -> None:
     """Compare the runs of params.yaml."""
     run(
         load("report", Parameters),
-        load("evaluate", metrics.Parameters),
-        load("index", dataset.Parameters).dataset,
+        load("evaluate", segmentation.Parameters),
+        dataset.name(),
         read()["train"]["common"]["config"],
     )
 

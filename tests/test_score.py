@@ -1,6 +1,7 @@
 """`stages.score segmentation`: anybody's label maps, from PNG folders or packed, counted by hand."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pycocotools import mask as coco
 from typer.testing import CliRunner
 
 from stages import score
-from stages.core import metrics
+from stages.core.dataset import Description, write_description
 from stages.core.labels import A2D, IGNORE
-from stages.core.maps import KINDS, PngMaps
-from stages.core.tables import FRAMES, PREDICTIONS, encode_png, rows_to_table, write_pack, write_parquet
+from stages.core.scores import confusion, segmentation, sizes
+from stages.core.scores.maps import KINDS, PngMaps
+from stages.core.tables import FRAMES, INSTANCES, PREDICTIONS, encode_png, rows_to_table, write_pack, write_parquet
 
 Maps = dict[str, dict[int, np.ndarray]]
 
@@ -34,6 +37,21 @@ def write(folder: Path, maps: Maps) -> Path:
         for frame, labels in frames.items():
             (folder / video / f"{frame:05d}.png").write_bytes(encode_png(labels))
     return folder
+
+
+def write_index(folder: Path, maps: Maps) -> None:
+    """``maps`` as the index stage writes a data set's truth: every connected part is an instance."""
+    frames, instances = [], []
+    for video, numbered in maps.items():
+        for number, labels in numbered.items():
+            frame = {"video": video, "frame": number - 1}
+            frames.append({**frame, "split": "test", "labels": encode_png(labels)})
+            for mask in sizes.components(labels):
+                counts = coco.encode(np.asfortranarray(mask, np.uint8))["counts"]
+                instances.append({**frame, "height": labels.shape[0], "width": labels.shape[1], "mask": counts})
+    write_parquet(folder / "frames.parquet", rows_to_table(frames, FRAMES))
+    write_parquet(folder / "instances.parquet", rows_to_table(instances, INSTANCES))
+    write_description(folder, Description("a2d", A2D))
 
 
 @pytest.fixture
@@ -75,12 +93,7 @@ def test_a_head_s_own_maps_are_scored_beside_the_marginals(call: Callable[..., A
 
 def test_packed_maps_score_as_the_same_maps_in_pngs(call: Callable[..., Any], tmp_path: Path) -> None:
     """Packed frames count from 0, PNGs from 1."""
-    rows = [
-        {"video": video, "frame": frame - 1, "split": "test", "labels": encode_png(labels)}
-        for video, frames in TRUTH.items()
-        for frame, labels in frames.items()
-    ]
-    write_parquet(tmp_path / "index/frames.parquet", rows_to_table(rows, FRAMES))
+    write_index(tmp_path / "index", TRUTH)
     (tmp_path / "packed/clips").mkdir(parents=True)
     for video, frames in PREDICTED.items():
         parts = {
@@ -94,6 +107,8 @@ def test_packed_maps_score_as_the_same_maps_in_pngs(call: Callable[..., Any], tm
     packed = said(["--truth", str(tmp_path / "index"), "--prediction", str(tmp_path / "packed")])
     of_pngs = call()
     assert all(packed[key] == of_pngs[key] for key in ("joint", "actor", "action", "coverage"))
+    small = [found["by_size"]["small"]["joint"] for found in (packed, of_pngs)]
+    assert small[0] == small[1]
     assert packed["actor_head"]["mean_iou"] == packed["actor"]["mean_iou"]
 
 
@@ -120,7 +135,7 @@ def test_no_prediction_at_all_is_an_error(call: Callable[..., Any]) -> None:
     ("labels", "message"),
     [
         (np.zeros((2, 2), np.uint8), r"second, frame 3, joint: prediction of (2, 2) for a truth of (1, 4)"),
-        (np.full((1, 4), 10, np.uint8), "second, frame 3: unknown ids [10] in the prediction"),
+        (np.full((1, 4), 10, np.uint8), "second, frame 3, prediction: unknown label ids [10]"),
         (np.full((1, 4), 80, np.uint8), "second, frame 3, joint: predicted id 80"),
         (np.full((1, 4), IGNORE, np.uint8), "second, frame 3, joint: predicted id 255"),
         (np.zeros((1, 4, 3), np.uint8), "00003.png: not a PNG of one uint8 channel"),
@@ -163,12 +178,12 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
 def test_the_band_of_15_leaves_7_pixels_out_to_each_side_of_the_middle() -> None:
     truth = np.zeros((5, 60), np.uint8)
     truth[:, 30:] = 17
-    left_out = np.flatnonzero(metrics.boundary_band(truth, width=15)[2])
+    left_out = np.flatnonzero(confusion.boundary_band(truth, width=15)[2])
     assert left_out.tolist() == list(range(22, 37))  # the middle is 29, the last pixel before the change
-    assert metrics.boundary_band(truth, width=31)[2].sum() == 31
-    assert not metrics.boundary_band(np.zeros((5, 60), np.uint8), width=15).any()
+    assert confusion.boundary_band(truth, width=31)[2].sum() == 31
+    assert not confusion.boundary_band(np.zeros((5, 60), np.uint8), width=15).any()
     with pytest.raises(ValueError, match="has no middle"):
-        metrics.boundary_band(truth, width=14)
+        confusion.boundary_band(truth, width=14)
 
 
 def test_mistakes_at_boundaries_cost_nothing_off_them(call: Callable[..., Any]) -> None:
@@ -177,7 +192,7 @@ def test_mistakes_at_boundaries_cost_nothing_off_them(call: Callable[..., Any]) 
     predicted = np.roll(truth, 3, axis=1)
     predicted[:, :3] = 0
     found = call({"clip": {1: truth}}, {"clip": {1: predicted}}, "--non-boundary=15")
-    assert found["joint"]["mean_iou"] == 100 and found["non_boundary"] == 15
+    assert found["non_boundary"]["joint"]["mean_iou"] == 100 > found["joint"]["mean_iou"]
 
 
 def test_the_counts_are_those_of_a_plain_loop() -> None:
@@ -188,10 +203,73 @@ def test_the_counts_are_those_of_a_plain_loop() -> None:
     for t, p in zip(truth.ravel(), predicted.ravel(), strict=True):
         if t != IGNORE:
             expected[t, p] += 1
-    assert np.array_equal(metrics.confusion(truth, predicted, classes=80), expected)
+    assert np.array_equal(confusion.confusion(truth, predicted, classes=80), expected)
 
 
-def test_counts_past_what_a_float32_holds_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "EXACT", 7)
-    truth = np.zeros((5, 9), np.uint8)
-    assert metrics.confusion(truth, truth, classes=8)[0, 0] == 45
+def test_scores_by_size_leave_the_actors_of_other_sizes_out(call: Callable[..., Any]) -> None:
+    """Three adults of 1, 2 and 3 pixels in a frame each; the small one is missed, the large one found in full."""
+    truth = {"clip": {1: row(17, 0, 0, 0), 2: row(17, 17, 0, 0), 3: row(17, 17, 17, 0)}}
+    predicted = {"clip": {1: row(0, 0, 0, 0), 2: row(17, 0, 0, 0), 3: row(17, 17, 17, 0)}}
+    found = call(truth, predicted)["by_size"]
+    assert found["thirds"] == [1, 2]
+    accuracies = [found[size]["actor"]["class_accuracy"] for size in ("small", "medium", "large")]
+    assert accuracies == [50, 75, 100]  # background is right everywhere
+
+
+def test_every_score_has_an_interval_that_holds_it(call: Callable[..., Any]) -> None:
+    found = call()
+    for scores in (found, found["by_size"]["small"]):
+        for kind in ("actor", "action", "joint"):
+            for figure in confusion.FIGURES:
+                assert scores[kind][f"{figure}_low"] <= scores[kind][figure] <= scores[kind][f"{figure}_high"]
+
+
+def test_a_second_method_is_compared_on_the_same_clips(call: Callable[..., Any], tmp_path: Path) -> None:
+    perfect = write(tmp_path / "perfect", TRUTH)
+    against = call(TRUTH, PREDICTED, "--against", str(perfect))["joint"]["against"]["mean_iou"]
+    assert against["difference"] == pytest.approx(100 * (6 / 7 + 3 / 5 + 0) / 3 - 100, abs=1e-3)
+    assert against["low"] <= against["difference"] <= against["high"] and 0 < against["p"] <= 1
+
+
+def test_a_truth_without_any_actor_is_scored_without_sizes(call: Callable[..., Any]) -> None:
+    empty = {"clip": {1: row(0, 0, 0, 0)}}
+    found = call(empty, {"clip": {1: row(0, 0, 17, 0)}})
+    assert found["joint"]["mean_iou"] == 75 and "by_size" not in found
+
+
+class MadeUp:
+    """As many frames as asked for, each made when it is asked for: truth and prediction in one."""
+
+    label_space = A2D
+
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
+        self.videos = ["clip"]
+
+    def annotated(self, video: str) -> list[int]:
+        return list(range(self._frames))
+
+    def labels(self, video: str, frame: int) -> np.ndarray:
+        labels = np.zeros((320, 568), np.uint8)
+        labels[40 + frame % 50 : 160, 100:300] = 17
+        return labels
+
+    def actors(self, video: str, frame: int) -> list[np.ndarray]:
+        return sizes.components(self.labels(video, frame))
+
+    def maps(self, video: str, frame: int) -> dict[str, np.ndarray]:
+        return {"joint": self.labels(video, frame)}
+
+
+def peak_of(frames: int) -> int:
+    tracemalloc.start()
+    segmentation.compare(MadeUp(frames), MadeUp(frames), non_boundary=15)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_ten_times_the_frames_take_no_more_memory() -> None:
+    """A frame of 320 x 568 has 0.18 MB: 36 frames more, held, would be 6.5 MB."""
+    peak_of(4)  # imports and caches
+    assert peak_of(40) < peak_of(4) + 1_000_000

@@ -12,7 +12,9 @@ from typing import Protocol
 import numpy as np
 
 from stages.core import tables
-from stages.core.dataset import AnnotatedFrame, Dataset
+from stages.core.dataset import AnnotatedFrame, Dataset, read_description
+from stages.core.labels import A2D, LabelSpace
+from stages.core.scores import sizes
 
 KINDS = ("joint", "actor", "action")
 """The maps of a prediction; ``actor`` and ``action`` are of heads of their own."""
@@ -20,6 +22,11 @@ KINDS = ("joint", "actor", "action")
 
 class Truth(Protocol):
     """Annotated frames of a data set; ``stages.core.dataset.Dataset`` is one."""
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """What the ids mean."""
+        ...
 
     @property
     def videos(self) -> Sequence[str]:
@@ -34,6 +41,10 @@ class Truth(Protocol):
         """(H, W) uint8 ids."""
         ...
 
+    def actors(self, video: str, frame: int) -> list[np.ndarray]:
+        """Masks (H, W) bool of the actors in a frame."""
+        ...
+
 
 class Prediction(Protocol):
     """Label maps of a method."""
@@ -45,6 +56,8 @@ class Prediction(Protocol):
 
 class PngMaps:
     """A folder ``<video>/<frame>.png``: truth, or prediction with the heads' maps in folders of their own."""
+
+    label_space = A2D
 
     def __init__(self, folder: Path, *, heads: Mapping[str, Path] | None = None) -> None:
         if not folder.is_dir():
@@ -73,6 +86,10 @@ class PngMaps:
     def labels(self, video: str, frame: int) -> np.ndarray:
         """(H, W) uint8 ids."""
         return _read_png(self._frames[video][frame])
+
+    def actors(self, video: str, frame: int) -> list[np.ndarray]:
+        """Connected pixels of one id: label maps alone tell no two actors apart that touch and do the same."""
+        return sizes.components(self.labels(video, frame))
 
     def maps(self, video: str, frame: int) -> Mapping[str, np.ndarray] | None:
         """The joint map and those of the heads that have a folder."""
@@ -109,7 +126,9 @@ def open_truth(folder: Path) -> Truth:
     frames = tuple(AnnotatedFrame(row["video"], row["frame"], row["labels"]) for row in rows if row["split"] == "test")
     if not frames:
         raise ValueError(f"{folder} holds no annotated frame of split `test`")
-    return Dataset(split="test", frames=frames, promised=len(frames), clips_folder=folder)  # its clips are not read
+    space = read_description(folder).label_space
+    # Its clips are not read.
+    return Dataset("test", frames, label_space=space, promised=len(frames), clips_folder=folder, index=folder)
 
 
 def open_prediction(folder: Path, *, heads: Mapping[str, Path]) -> Prediction:

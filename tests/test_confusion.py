@@ -1,4 +1,4 @@
-"""Scores: hand-counted cases, what counts and what does not, and intervals over clips."""
+"""Scores of label maps: hand-counted cases, what counts and what does not."""
 
 import math
 import warnings
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from stages.core import metrics
 from stages.core.labels import A2D, IGNORE, VALID_IDS
+from stages.core.scores import confusion
 
 LABELS = st.sampled_from(VALID_IDS)
 MAPS = arrays.arrays(np.uint8, (3, 4, 5), elements=LABELS)
@@ -24,8 +24,8 @@ def joint(*pairs: tuple[int, int, int]) -> np.ndarray:
     return matrix
 
 
-def of_maps(truth: np.ndarray, predicted: np.ndarray) -> dict[str, metrics.Scores]:
-    return metrics.all_scores(metrics.confusion(truth, predicted, classes=80), A2D)
+def of_maps(truth: np.ndarray, predicted: np.ndarray) -> dict[str, confusion.Scores]:
+    return confusion.all_scores(confusion.confusion(truth, predicted, classes=80), A2D)
 
 
 HAND = joint((0, 0, 5), (0, 17, 1), (17, 17, 1), (17, 18, 1), (66, 66, 1), (66, 71, 1))
@@ -44,7 +44,7 @@ HAND = joint((0, 0, 5), (0, 17, 1), (17, 17, 1), (17, 18, 1), (66, 66, 1), (66, 
     ],
 )
 def test_ten_pixels_counted_by_hand(kind: str, global_accuracy: float, class_accuracy: float, mean_iou: float) -> None:
-    scores = metrics.all_scores(HAND, A2D)[kind]
+    scores = confusion.all_scores(HAND, A2D)[kind]
     assert scores.global_accuracy == pytest.approx(global_accuracy)
     assert scores.class_accuracy == pytest.approx(class_accuracy)
     assert scores.mean_iou == pytest.approx(mean_iou)
@@ -52,34 +52,34 @@ def test_ten_pixels_counted_by_hand(kind: str, global_accuracy: float, class_acc
 
 
 def test_scores_by_class_are_those_of_the_hand_count() -> None:
-    scores = metrics.all_scores(HAND, A2D)["joint"]
+    scores = confusion.all_scores(HAND, A2D)["joint"]
     assert scores.iou[[0, 17, 66]] == pytest.approx([100 * 5 / 6, 100 / 3, 50])
     assert np.isnan(scores.iou[18]) and np.isnan(scores.accuracy[18])
 
 
 def test_the_right_action_of_the_wrong_actor_is_right_for_the_action_only() -> None:
-    found = metrics.all_scores(joint((17, 77, 10)), A2D)
+    found = confusion.all_scores(joint((17, 77, 10)), A2D)
     assert [found[kind].global_accuracy for kind in ("actor", "action", "joint")] == [0, 100, 0]
 
 
 def test_an_invalid_pair_predicted_loses_recall_and_is_nobody_s_false_positive() -> None:
     clean, spoilt = joint((0, 0, 8), (66, 66, 4)), joint((0, 0, 6), (0, 71, 2), (66, 66, 4))
-    iou = [metrics.all_scores(matrix, A2D)["joint"].iou for matrix in (clean, spoilt)]
+    iou = [confusion.all_scores(matrix, A2D)["joint"].iou for matrix in (clean, spoilt)]
     assert iou[1][0] == pytest.approx(75) and iou[1][66] == iou[0][66] == 100
 
 
 def test_classes_without_ground_truth_do_not_count_even_if_predicted() -> None:
-    scores = metrics.all_scores(joint((0, 0, 6), (0, 44, 2)), A2D)["joint"]
+    scores = confusion.all_scores(joint((0, 0, 6), (0, 44, 2)), A2D)["joint"]
     assert scores.classes == 1 and scores.mean_iou == pytest.approx(75)
 
 
 def test_background_counts_as_a_class() -> None:
-    scores = metrics.all_scores(joint((0, 0, 9), (17, 0, 1)), A2D)["joint"]
+    scores = confusion.all_scores(joint((0, 0, 9), (17, 0, 1)), A2D)["joint"]
     assert scores.classes == 2 and scores.class_accuracy == 50 and scores.mean_iou == pytest.approx(45)
 
 
 def test_none_counts_as_an_action() -> None:
-    scores = metrics.all_scores(joint((0, 0, 9), (19, 0, 1)), A2D)["action"]
+    scores = confusion.all_scores(joint((0, 0, 9), (19, 0, 1)), A2D)["action"]
     assert scores.classes == 2 and scores.class_accuracy == 50
 
 
@@ -90,7 +90,7 @@ def test_all_background_predicted_as_such_is_perfect() -> None:
 
 def test_pixels_without_a_label_do_not_count() -> None:
     truth = np.array([[0, 17, IGNORE, IGNORE]], np.uint8)
-    assert metrics.confusion(truth, np.array([[0, 17, 66, 0]], np.uint8), classes=80).sum() == 2
+    assert confusion.confusion(truth, np.array([[0, 17, 66, 0]], np.uint8), classes=80).sum() == 2
     assert of_maps(truth, np.array([[0, 17, 66, 0]], np.uint8))["joint"].mean_iou == 100
 
 
@@ -102,15 +102,15 @@ def test_nothing_labelled_scores_nothing_without_a_warning() -> None:
 
 
 def test_truth_is_in_rows_and_prediction_in_columns() -> None:
-    matrix = metrics.confusion(np.array([[3, 3, 1]], np.uint8), np.array([[2, 3, 1]], np.uint8), classes=4)
+    matrix = confusion.confusion(np.array([[3, 3, 1]], np.uint8), np.array([[2, 3, 1]], np.uint8), classes=4)
     assert matrix.tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1]]
 
 
 def test_maps_of_different_sizes_and_unknown_ids_are_errors() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3\) for a truth of \(4, 6\)"):
-        metrics.confusion(np.zeros((4, 6), np.uint8), np.zeros((2, 3), np.uint8), classes=80)
+        confusion.confusion(np.zeros((4, 6), np.uint8), np.zeros((2, 3), np.uint8), classes=80)
     with pytest.raises(ValueError, match="predicted id 255"):
-        metrics.confusion(np.zeros((2, 3), np.uint8), np.full((2, 3), IGNORE, np.uint8), classes=80)
+        confusion.confusion(np.zeros((2, 3), np.uint8), np.full((2, 3), IGNORE, np.uint8), classes=80)
 
 
 @settings(deadline=None)
@@ -130,8 +130,8 @@ def test_the_order_of_frames_changes_nothing(truth: np.ndarray, predicted: np.nd
 @settings(deadline=None)
 @given(truth=MAPS, predicted=MAPS)
 def test_summed_matrices_of_frames_are_the_matrix_of_all(truth: np.ndarray, predicted: np.ndarray) -> None:
-    parts = sum(metrics.confusion(t, p, classes=80) for t, p in zip(truth, predicted, strict=True))
-    assert np.array_equal(parts, metrics.confusion(truth, predicted, classes=80))
+    parts = sum(confusion.confusion(t, p, classes=80) for t, p in zip(truth, predicted, strict=True))
+    assert np.array_equal(parts, confusion.confusion(truth, predicted, classes=80))
 
 
 @settings(deadline=None)
@@ -145,9 +145,9 @@ def test_no_marginal_s_global_accuracy_is_below_the_joint_one_s(truth: np.ndarra
 @settings(deadline=None)
 @given(truth=MAPS, predicted=MAPS)
 def test_marginals_are_the_matrices_of_the_parts(truth: np.ndarray, predicted: np.ndarray) -> None:
-    actor, action = metrics.marginals(metrics.confusion(truth, predicted, classes=80), actors=8)
-    assert np.array_equal(actor, metrics.confusion(truth // 10, predicted // 10, classes=8))
-    assert np.array_equal(action, metrics.confusion(truth % 10, predicted % 10, classes=10))
+    actor, action = confusion.marginals(confusion.confusion(truth, predicted, classes=80), A2D)
+    assert np.array_equal(actor, confusion.confusion(truth // 10, predicted // 10, classes=8))
+    assert np.array_equal(action, confusion.confusion(truth % 10, predicted % 10, classes=10))
 
 
 # The oracle
@@ -155,59 +155,9 @@ def test_marginals_are_the_matrices_of_the_parts(truth: np.ndarray, predicted: n
 
 def test_the_oracle_knows_the_actor_and_always_says_its_most_frequent_action() -> None:
     matrix = joint((0, 17, 4), (17, 0, 3), (18, 18, 1), (66, 66, 2))
-    frequent = metrics.most_frequent_action(matrix)
+    frequent = confusion.most_frequent_action(matrix, A2D)
     assert (frequent[0], frequent[1], frequent[6]) == (0, 17, 66)
-    assert np.array_equal(metrics.oracle(matrix, frequent), joint((0, 0, 4), (17, 17, 3), (18, 17, 1), (66, 66, 2)))
-    scores = metrics.all_scores(metrics.oracle(matrix, frequent), A2D)
+    assert np.array_equal(confusion.oracle(matrix, frequent), joint((0, 0, 4), (17, 17, 3), (18, 17, 1), (66, 66, 2)))
+    scores = confusion.all_scores(confusion.oracle(matrix, frequent), A2D)
     assert scores["actor"].mean_iou == 100
     assert scores["joint"].mean_iou == pytest.approx(100 * (1 + 3 / 4 + 0 + 1) / 4)
-
-
-# Intervals
-
-
-def clips(count: int, *, seed: int = 0) -> np.ndarray:
-    """(count, 80, 80): each clip shows background and 17, found with a skill of its own."""
-    random = np.random.default_rng(seed)
-    found = random.integers(0, 100, count)
-    return np.stack([joint((0, 0, 400), (17, 17, int(right)), (17, 0, 100 - int(right))) for right in found])
-
-
-MEASURE = metrics.mean_iou("joint", A2D)
-
-
-def test_the_interval_is_the_same_for_the_same_seed_and_holds_the_score() -> None:
-    matrices = clips(12)
-    low, high = metrics.bootstrap(matrices, MEASURE, resamples=200, seed=3)
-    assert (low, high) == metrics.bootstrap(matrices, MEASURE, resamples=200, seed=3)
-    assert (low, high) != metrics.bootstrap(matrices, MEASURE, resamples=200, seed=4)
-    assert low < MEASURE(matrices.sum(0)) < high
-
-
-def test_more_clips_give_a_narrower_interval() -> None:
-    widths = []
-    for count in (5, 80):
-        low, high = metrics.bootstrap(clips(count), MEASURE, resamples=200, seed=0)
-        widths.append(high - low)
-    assert widths[1] < widths[0] / 2
-
-
-def test_clips_that_are_all_alike_have_no_interval() -> None:
-    matrices = np.stack([HAND] * 6)
-    assert metrics.bootstrap(matrices, MEASURE, resamples=50, seed=0) == pytest.approx([MEASURE(HAND)] * 2)
-
-
-def test_a_method_against_itself_differs_by_nothing_in_every_resample() -> None:
-    matrices = clips(8)
-    assert metrics.bootstrap(matrices, MEASURE, resamples=100, seed=0, other=matrices) == (0, 0)
-
-
-@settings(deadline=None, max_examples=10)
-@given(seed=st.integers(0, 100))
-def test_a_method_that_is_better_on_every_clip_is_better_in_the_whole_interval(seed: int) -> None:
-    worse = clips(8, seed=seed)
-    better = worse.copy()
-    better[:, 17, 17] += worse[:, 17, 0]
-    better[:, 17, 0] = 0
-    low, high = metrics.bootstrap(better, MEASURE, resamples=100, seed=0, other=worse)
-    assert 0 < low <= high

@@ -1,0 +1,48 @@
+"""Boxes for tests: a small data/index, and detections beside it. Labels are A2D's joint ids."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.core import dataset, tables
+from stages.core.labels import A2D
+
+HEIGHT, WIDTH = 100, 200
+
+Box = tuple[float, float, float, float]
+Instances = Mapping[str, Mapping[int, Sequence[tuple[Box, int]]]]
+"""Video -> frame -> (box, joint id) of each instance."""
+
+
+def write_index(folder: Path, truth: Instances, *, split: str = "test") -> Path:
+    """data/index as far as scores of boxes read it."""
+    frames, instances = [], []
+    picture = tables.encode_png(np.zeros((HEIGHT, WIDTH), np.uint8))
+    for video, by_frame in truth.items():
+        for frame, found in by_frame.items():
+            frames.append({"video": video, "frame": frame, "split": split, "labels": picture})
+            for number, (box, label) in enumerate(found):
+                row = {"video": video, "frame": frame, "instance": number, "height": HEIGHT, "width": WIDTH}
+                what = {"actor": label // 10, "actions": [label % 10]}
+                instances.append(row | what | dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)))
+    tables.write_parquet(folder / "frames.parquet", tables.rows_to_table(frames, tables.FRAMES))
+    tables.write_parquet(folder / "instances.parquet", tables.rows_to_table(instances, tables.INSTANCES))
+    dataset.write_description(folder, dataset.Description("a2d", A2D))
+    return folder
+
+
+def detection(video: str, frame: int, box: Box, label: int, score: float = 1.0, **columns: Any) -> dict[str, Any]:
+    """A row that gives ``score`` to ``label``'s pair and its actor, and 1 to its action; ``columns`` replace others."""
+    actors, actions = np.zeros(8), np.zeros(10)
+    actors[label // 10], actions[label % 10] = score, 1
+    row = {"video": video, "frame": frame, "score": 1.0, "height": HEIGHT, "width": WIDTH}
+    scores = {"actor_scores": actors.tolist(), "action_scores": actions.tolist()}
+    return row | scores | dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)) | columns
+
+
+def write_detections(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """A prediction of one file."""
+    tables.write_parquet(path, tables.rows_to_table(rows, tables.DETECTIONS))
+    return path
