@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-LOOKS = {"train": 60, "test": 40, "pretrain": 400}
+LOOKS = {"train": 60, "test": 40, "pretrain": 400, "flow": 36}
 """Looks an actor in a pool; a pool that is not named here has ``OTHER_LOOKS``."""
-BACKGROUNDS = {"train": 160, "test": 80, "pretrain": 600}
+BACKGROUNDS = {"train": 160, "test": 80, "pretrain": 600, "flow": 600}
 OTHER_LOOKS = 48
 OTHER_BACKGROUNDS = 96
 
