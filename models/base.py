@@ -19,7 +19,8 @@ class Labels(Protocol):
 
     actors: tuple[str, ...]  # background first
     actions: tuple[str, ...]
-    valid_ids: tuple[int, ...]  # actor * 10 + action of the pairs that can occur, background (0) first
+    stride: int  # of joint ids: actor * stride + action
+    valid_ids: tuple[int, ...]  # of the pairs that can occur, background (0) first
 
 
 class Batch(TypedDict, total=False):
@@ -28,6 +29,9 @@ class Batch(TypedDict, total=False):
     frames: Tensor  # (B, T, H, W, 3) uint8 RGB
     flow: Tensor  # (B, T, H, W, 2 or 3), encoded as the method's Config asks
     labels: Tensor  # (B, T, H, W) uint8 joint ids, IGNORE where nobody labelled; training only
+    actions: Tensor  # multi-label data, whose labels are actors: (B, T, K, H, W) uint8, 1 where an action is done
+    sentences: list[str]  # (B,)
+    mask: Tensor  # (B, T, H, W) uint8: 1 the actor that the sentence means, 0 else, IGNORE where nobody labelled
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,16 @@ class Training:
     weight_decay: float = 5e-4
 
 
-def split_labels(joint: Tensor) -> tuple[Tensor, Tensor]:
-    """Joint ids to actor and action ids (int64), ``IGNORE`` kept."""
+def split_labels(joint: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:
+    """Joint ids ``actor * stride + action`` to actor and action ids (int64), ``IGNORE`` kept.
+
+    An actor without an action (id 10, 20, ... in A2D) is one whose action nobody told: its action is ``IGNORE``.
+    """
     joint = joint.long()
     ignored = joint == IGNORE
-    return torch.where(ignored, IGNORE, joint // 10), torch.where(ignored, IGNORE, joint % 10)
+    actor, action = joint // stride, joint % stride
+    untold = ignored | ((action == 0) & (actor > 0))
+    return torch.where(ignored, IGNORE, actor), torch.where(untold, IGNORE, action)
 
 
 class PairScores(torch.nn.Module):
@@ -84,7 +93,7 @@ class PairScores(torch.nn.Module):
     def __init__(self, labels: Labels) -> None:
         super().__init__()
         ids = torch.tensor(labels.valid_ids)
-        for name, values in (("ids", ids), ("actors", ids // 10), ("actions", ids % 10)):
+        for name, values in (("ids", ids), ("actors", ids // labels.stride), ("actions", ids % labels.stride)):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, actor: Tensor, action: Tensor) -> Predictions:

@@ -86,6 +86,7 @@ class DeepLab(nn.Module):
         self.actor = Head(channels, len(labels.actors), config.rates, deviation=config.head_init)
         self.action = Head(channels, len(labels.actions), config.rates, deviation=config.head_init)
         self.pairs = PairScores(labels)
+        self.stride = labels.stride
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (B, K_actor, h, w) and (B, K_action, h, w)."""
@@ -99,7 +100,7 @@ class DeepLab(nn.Module):
         actor, action = self(batch)
         losses = {}
         for name, logits, truth in zip(
-            ("actor", "action"), (actor, action), split_labels(batch["labels"][:, 0]), strict=True
+            ("actor", "action"), (actor, action), split_labels(batch["labels"][:, 0], stride=self.stride), strict=True
         ):
             logits = F.interpolate(logits, size=truth.shape[1:], mode="bilinear", align_corners=False)
             losses[name] = F.cross_entropy(logits, truth, ignore_index=IGNORE)

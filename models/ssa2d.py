@@ -161,6 +161,7 @@ class SSA2D(nn.Module):
         self.action = nn.Conv3d(2 * infused, len(labels.actions), 3, padding=1)
         self.mask = nn.Conv3d(self.decode_mask.channels, 2, 1)
         self.pairs = PairScores(labels)
+        self.stride = labels.stride
 
     def forward(self, batch: Batch, true_mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of actor and action (B, K, S, H/4, W/4) and of the STU-mask (B, 2, S, H/2, W/2).
@@ -182,7 +183,7 @@ class SSA2D(nn.Module):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Equations 1 to 5 over the labelled steps."""
         labels = batch["labels"][:, ::2]  # (B, S, H, W): output steps are every second frame
-        actor_truth, action_truth = split_labels(labels)
+        actor_truth, action_truth = split_labels(labels, stride=self.stride)
         mask_truth = torch.where(labels == IGNORE, IGNORE, (labels > 0).long())
         logits = self(batch, true_mask=mask_truth)
         weights = self.config.loss_weights

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from stages.core import cli, flow, items
+from stages.core import cli, items
+from stages.core.flow import packs
 from stages.core.params import Section, load
 
 
@@ -34,7 +35,7 @@ def run(
     output: Path = Path("data/optical_flow"),
 ) -> items.Outcome:
     """Estimate flow for every decoded clip. Raises ``ValueError`` for a recipe that does not exist."""
-    _, direction = flow.parse_recipe(recipe)
+    _, direction = packs.parse_recipe(recipe)
     work = [
         items.Item(
             name=name, inputs={"frames": key}, argument={"path": str((frames / "clips" / f"{name}.arrow").absolute())}
@@ -44,7 +45,7 @@ def run(
     matter = {"direction": direction, "preset": parameters.dis.preset, "quantum": parameters.quantum}
     libraries = ["opencv-python-headless", "pyarrow"]
     return items.run(
-        f"optical_flow-{recipe}", flow.pack_flow, work, parameters=matter, libraries=libraries, output=output / recipe
+        f"optical_flow-{recipe}", packs.pack_flow, work, parameters=matter, libraries=libraries, output=output / recipe
     )
 
 

@@ -31,11 +31,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import METHODS
 from models import method as method_module
 from models.base import channels_last, choose_device, configuration, parameter_count, to_device
-from stages.core import cli, flow, items, loader
-from stages.core.dataset import Sample
+from stages.core import cli, items, loader, windows
+from stages.core.flow import dis
 from stages.core.labels import A2D
 from stages.core.params import nearest
 from stages.core.runs import INPUTS
+from stages.core.windows import Sample
 
 FULL_HEIGHT, FULL_WIDTH = 320, 568
 """A2D's usual frame: the height of every clip, and the most frequent width."""
@@ -89,7 +90,7 @@ def _measure(module: Any, config: Any, *, height: int, width: int, frames: int, 
 
     def estimate_and_encode() -> None:
         for number in range(frames):
-            fields = flow.estimate(clip[number], clip[number + 1])
+            fields = dis.estimate(clip[number], clip[number + 1])
             loader.ENCODINGS[config.flow_encoding](fields)
 
     label()
@@ -163,7 +164,7 @@ class _PeakMemory:
 
 def _window(clip: np.ndarray, number: int, config: Any, *, flow: np.ndarray) -> Any:
     """The batch of one window around frame ``number``; frames outside the clip are its first and last."""
-    numbers = [min(max(n, 0), len(clip) - 1) for n in loader.window_numbers(number, config.window)]
+    numbers = [min(max(n, 0), len(clip) - 1) for n in windows.numbers(number, config.window)]
     frames = clip[numbers]
     labels = np.zeros(frames.shape[:3], np.uint8)
     fields = np.broadcast_to(flow, (len(numbers), *flow.shape)) if "flow" in config.streams else None

@@ -17,7 +17,6 @@ from models import method as method_module
 from models.base import channels_last, choose_device, configuration, load_encoder, parameter_count
 from stages.core import cli, dataset, items, loader, runs, tracking, training
 from stages.core.closure import import_closure
-from stages.core.labels import A2D
 from stages.core.params import Section, load
 
 
@@ -70,10 +69,12 @@ def run(
     torch.set_num_threads(common.threads)
     torch.manual_seed(run_.seed)
     config = configure(run_, common, method)
-    network = method_module(run_.method).build(config, A2D)
     samples = dataset.load(data / "index", data / "frames", split="train", flow=run_.flow)
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated train frame can be used; see data/index/quarantine.parquet")
+    if run_.held_out is not None:
+        samples = dataset.hold_out(samples, run_.held_out)
+    network = method_module(run_.method).build(config, samples.label_space)
     weights = _encoder_weights(network, common, method, data)
     key = _training_key(run_, config, samples, weights, common)
     for slot, path in weights.items():
@@ -87,6 +88,7 @@ def run(
         "inputs": run_.inputs,
         "variant": run_.variant,
         "seed": run_.seed,
+        "label_space": samples.label_space.key,
         "parameters": {"common": common.model_dump(mode="json"), "config": asdict(config)},
         "parameter_count": parameter_count(network),
         "dataset": {"name": dataset_name, "hash": items.file_digest(data / "index" / "frames.parquet")},
@@ -143,7 +145,8 @@ def _training_key(
     return items.digest(
         {
             "run": [run_.name, asdict(config), common.threads],
-            "labels": [[frame.video, frame.frame, items.digest(frame.labels.hex())] for frame in samples.frames],
+            "labels": [items.digest(asdict(frame)) for frame in samples.frames],
+            "label_space": samples.label_space.key,
             "inputs": {name: [clips[name], flow.get(name)] for name in samples.videos},
             "weights": {slot: items.file_digest(path) for slot, path in weights.items()},
             "code": import_closure("stages.core.training")
@@ -163,7 +166,7 @@ def main(
         chosen,
         load("train.common", Common),
         load(f"train.{chosen.method}", Method),
-        dataset_name=load("index", dataset.Parameters).dataset,
+        dataset_name=dataset.name(),
     )
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from stages.core import dataset, items, tables, video
+from models.base import split_labels
+from stages.core import dataset, items, tables, video, windows
 from stages.core.labels import IGNORE
 from tests import make
 
@@ -39,7 +41,7 @@ def test_the_splits_hold_their_own_clips_and_nothing_is_missing(data: Path) -> N
 
 def test_a_window_holds_frames_labels_and_flow_of_the_same_moments(data: Path) -> None:
     samples = dataset.load(data / "index", data / "frames", split="train", flow=data / "optical_flow/dis-forward")
-    window = samples.window("--first_one", [5, 6, 7])
+    window = windows.read(samples, "--first_one", [5, 6, 7])
     square = make.RELEASE[0]
     assert window.frames.shape == (3, make.HEIGHT, make.WIDTH, 3) and window.flow is not None
     for position, number in enumerate((5, 6, 7)):
@@ -52,19 +54,19 @@ def test_a_window_holds_frames_labels_and_flow_of_the_same_moments(data: Path) -
 
 def test_frames_that_nobody_annotated_are_unlabelled_not_background(data: Path) -> None:
     samples = dataset.load(data / "index", data / "frames", split="train")
-    window = samples.window("--first_one", [1, 2, 3])
+    window = windows.read(samples, "--first_one", [1, 2, 3])
     assert (window.labels[[0, 2]] == IGNORE).all() and set(np.unique(window.labels[1])) == {0, 17}
-    assert (samples.window("--first_one", [1, 2, 3], labelled=False).labels == IGNORE).all()
+    assert (windows.read(samples, "--first_one", [1, 2, 3], labelled=False).labels == IGNORE).all()
     assert window.flow is None
 
 
 def test_a_window_beyond_the_clip_repeats_its_edge_without_repeating_its_labels(data: Path) -> None:
     samples = dataset.load(data / "index", data / "frames", split="train", flow=data / "optical_flow/dis-forward")
-    window = samples.window("--first_one", [-2, -1, 0, 12])
+    window = windows.read(samples, "--first_one", [-2, -1, 0, 12])
     assert window.flow is not None
     for array in (window.frames, window.flow):
         assert np.array_equal(array[0], array[2]) and np.array_equal(array[1], array[2])
-    assert np.array_equal(window.frames[3], samples.window("--first_one", [11]).frames[0])
+    assert np.array_equal(window.frames[3], windows.read(samples, "--first_one", [11]).frames[0])
     assert (window.labels == IGNORE).all()
 
 
@@ -105,7 +107,7 @@ def test_labels_of_another_size_than_their_frames_are_missing_and_stop_no_traini
     samples = dataset.load(data / "index", frames, split="train")
     assert set(samples.missing) == {"--first_one/00003", "--first_one/00007"}
     for frame in samples.frames:
-        assert samples.window(frame.video, [frame.frame]).labels.shape == (1, make.HEIGHT, make.WIDTH)
+        assert windows.read(samples, frame.video, [frame.frame]).labels.shape == (1, make.HEIGHT, make.WIDTH)
 
 
 def test_stages_that_have_not_run_are_an_error_that_says_what_to_run(data: Path, tmp_path: Path) -> None:
@@ -136,3 +138,35 @@ def test_one_more_clip_computes_one_clip_in_every_stage(tmp_path: Path, capsys: 
 def test_every_packed_clip_is_named_by_the_manifest_and_readable(data: Path) -> None:
     for name in items.read_manifest(data / "frames"):
         assert len(video.Clip(data / "frames" / "clips" / f"{name}.arrow")) == 12
+
+
+def test_sentences_are_samples_of_the_frames_in_which_their_instance_is(data: Path) -> None:
+    samples = dataset.load(data / "index", data / "frames", split="train")
+    asked = samples.sentences
+    assert [(one.video, one.frame, one.instance) for one in asked] == [
+        ("--first_one", 2, 0), ("--first_one", 6, 0), ("-second_one", 2, 0), ("-second_one", 6, 0),
+    ]  # fmt: skip
+    read = windows.read_sentence(samples, asked[1], [5, 6, 7])
+    assert read.sentence == "a square is moving" and read.mask is not None
+    assert np.array_equal(read.mask[1], make.RELEASE[0].mask(6))
+    assert (read.mask[[0, 2]] == IGNORE).all()
+
+
+def test_the_actors_of_a_frame_are_the_masks_of_its_instances(data: Path) -> None:
+    samples = dataset.load(data / "index", data / "frames", split="test")
+    (mask,) = samples.actors("third_in_it", 6)
+    assert np.array_equal(mask, make.RELEASE[2].mask(6))
+
+
+def test_of_an_actor_held_out_labels_tell_who_is_there_and_not_what_it_does(data: Path) -> None:
+    """Clip 1 shows adult-running (17), clip 2 cat-rolling (66)."""
+    samples = dataset.hold_out(dataset.load(data / "index", data / "frames", split="train"), "adult")
+    assert set(np.unique(samples.labels("--first_one", 6))) == {0, 10}
+    assert set(np.unique(samples.labels("-second_one", 6))) == {0, 66}
+    actor, action = split_labels(torch.from_numpy(samples.labels("--first_one", 6)), stride=10)
+    assert set(actor.unique().tolist()) == {0, 1} and set(action.unique().tolist()) == {0, IGNORE}
+
+
+def test_an_actor_that_does_not_exist_can_not_be_held_out(data: Path) -> None:
+    with pytest.raises(ValueError, match=r"no actor `horse`.*adult, baby"):
+        dataset.hold_out(dataset.load(data / "index", data / "frames", split="train"), "horse")

@@ -179,7 +179,7 @@ def test_background_is_a_pair_of_its_own() -> None:
 
 
 def test_labels_split_into_actor_and_action_and_unlabelled_stays_so() -> None:
-    actor, action = split_labels(torch.tensor([0, 17, 79, IGNORE], dtype=torch.uint8))
+    actor, action = split_labels(torch.tensor([0, 17, 79, IGNORE], dtype=torch.uint8), stride=10)
     assert actor.tolist() == [0, 1, 7, IGNORE] and action.tolist() == [0, 7, 9, IGNORE]
     assert actor.dtype == action.dtype == torch.int64
 

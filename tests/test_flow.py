@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import optical_flow as flow_stage
-from stages.core import flow, items
+from stages.core import items
+from stages.core.flow import encodings, packs
 from stages.core.items import BadItem
 from tests import make
 
@@ -29,10 +30,10 @@ def drift(count: int, *, right: int, down: int) -> np.ndarray:
     )
 
 
-def packed_flow(folder: Path, pictures: np.ndarray, **changed: Any) -> flow.ClipFlow:
+def packed_flow(folder: Path, pictures: np.ndarray, **changed: Any) -> packs.ClipFlow:
     clip = make.pack_frames(folder / "frames.arrow", pictures)
-    flow.pack_flow({"path": str(clip)}, FINE | changed, folder / "flow.arrow")
-    return flow.ClipFlow(folder / "flow.arrow")
+    packs.pack_flow({"path": str(clip)}, FINE | changed, folder / "flow.arrow")
+    return packs.ClipFlow(folder / "flow.arrow")
 
 
 def typical(field: np.ndarray) -> tuple[float, float]:
@@ -93,14 +94,14 @@ def test_the_same_clip_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_recipe_names_its_backend_and_direction() -> None:
-    assert flow.parse_recipe("dis-forward") == ("dis", "forward")
-    assert flow.parse_recipe("dis-backward") == ("dis", "backward")
+    assert packs.parse_recipe("dis-forward") == ("dis", "forward")
+    assert packs.parse_recipe("dis-backward") == ("dis", "backward")
 
 
 @pytest.mark.parametrize("recipe", ["dis", "dis-sideways", "flownets3-forward", "", "forward-dis", "dis-forward-2"])
 def test_an_unknown_recipe_is_an_error_that_names_what_there_is(recipe: str) -> None:
     with pytest.raises(ValueError, match=r"is no recipe.*dis.*forward, backward"):
-        flow.parse_recipe(recipe)
+        packs.parse_recipe(recipe)
 
 
 def test_the_stage_refuses_an_unknown_recipe_before_it_does_anything(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_the_stage_keeps_each_recipe_in_a_folder_and_a_cache_of_its_own(tmp_path
     keys = [items.read_manifest(folder) for folder in folders]
     assert list(keys[0]) == list(keys[1]) == ["--first_one", "-second_one"]
     assert not set(keys[0].values()) & set(keys[1].values())
-    forward, backward = (flow.ClipFlow(folder / "clips/--first_one.arrow").frame(5) for folder in folders)
+    forward, backward = (packs.ClipFlow(folder / "clips/--first_one.arrow").frame(5) for folder in folders)
     inside = make.RELEASE[0].mask(5)
     assert np.median(forward[inside], axis=0)[0] > 1 > -1 > np.median(backward[inside], axis=0)[0]
 
@@ -127,14 +128,39 @@ def test_the_stage_keeps_each_recipe_in_a_folder_and_a_cache_of_its_own(tmp_path
 # The colour wheel
 
 
+def middlebury(u: float, v: float, maximum: float) -> list[float]:
+    """RGB by the published formula, pixel by pixel: 55 hues, linear between neighbours, white at rest."""
+    hues: list[tuple[float, float, float]] = []
+    for length, start, end in (
+        (15, (255, 0, 0), (255, 255, 0)), (6, (255, 255, 0), (0, 255, 0)), (4, (0, 255, 0), (0, 255, 255)),
+        (11, (0, 255, 255), (0, 0, 255)), (13, (0, 0, 255), (255, 0, 255)), (6, (255, 0, 255), (255, 0, 0)),
+    ):  # fmt: skip
+        for step in range(length):
+            ramp = np.floor(255 * step / length)
+            hues.append(tuple(a + np.sign(b - a) * ramp for a, b in zip(start, end, strict=True)))
+    position = (np.arctan2(-v, -u) / np.pi + 1) / 2 * 54
+    low = int(position)
+    weight = position - low
+    radius = np.hypot(u, v) / maximum
+    mixed = [(1 - weight) * a + weight * b for a, b in zip(hues[low], hues[(low + 1) % 55], strict=True)]
+    return [255 - radius * (255 - channel) for channel in mixed]
+
+
+def test_the_wheel_by_table_is_the_published_formula_to_a_level() -> None:
+    field = np.random.default_rng(0).normal(size=(20, 30, 2)).astype(np.float32) * 9
+    maximum = float(np.hypot(field[..., 0], field[..., 1]).max())
+    expected = np.array([[middlebury(float(u), float(v), maximum) for u, v in line] for line in field])
+    assert np.abs(encodings.colour_wheel(field) - expected).max() <= 1.5
+
+
 def one_colour(u: float, v: float) -> np.ndarray:
     """RGB of (u, v) in a field whose largest motion it is."""
-    return flow.colour_wheel(np.array([[[u, v], [0, 0]]], np.float32))[0, 0].astype(int)
+    return encodings.colour_wheel(np.array([[[u, v], [0, 0]]], np.float32))[0, 0].astype(int)
 
 
 def test_what_is_at_rest_is_white() -> None:
-    assert (flow.colour_wheel(np.zeros((3, 4, 2), np.float32)) == 255).all()
-    assert (flow.colour_wheel(np.array([[[5, 0], [0, 0]]], np.float32))[0, 1] == 255).all()
+    assert (encodings.colour_wheel(np.zeros((3, 4, 2), np.float32)) == 255).all()
+    assert (encodings.colour_wheel(np.array([[[5, 0], [0, 0]]], np.float32))[0, 1] == 255).all()
 
 
 def test_hue_is_direction_as_in_the_middlebury_pictures() -> None:
@@ -152,7 +178,7 @@ def test_opposite_directions_never_share_a_colour() -> None:
 
 
 def test_faster_is_more_saturated() -> None:
-    picture = flow.colour_wheel(np.array([[[1, 0], [2, 0], [4, 0]]], np.float32))[0].astype(int)
+    picture = encodings.colour_wheel(np.array([[[1, 0], [2, 0], [4, 0]]], np.float32))[0].astype(int)
     assert picture[0, 1] > picture[1, 1] > picture[2, 1] and (picture[:, 0] == 255).all()
 
 
@@ -160,7 +186,7 @@ def test_faster_is_more_saturated() -> None:
 @given(scale=st.floats(0.01, 100), seed=st.integers(0, 1000))
 def test_the_picture_does_not_depend_on_the_scale_of_the_motion(scale: float, seed: int) -> None:
     field = np.random.default_rng(seed).normal(0, 3, (5, 6, 2)).astype(np.float32)
-    first, second = flow.colour_wheel(field), flow.colour_wheel(field * np.float32(scale))
+    first, second = encodings.colour_wheel(field), encodings.colour_wheel(field * np.float32(scale))
     assert np.abs(first.astype(int) - second).max() <= 1
 
 
@@ -169,8 +195,8 @@ def test_the_picture_does_not_depend_on_the_scale_of_the_motion(scale: float, se
 
 def test_clipped_flow_lies_in_minus_one_to_one_and_20_pixels_are_one() -> None:
     field = np.array([[[10, -20], [55, -100]]], np.float32)
-    assert flow.clipped(field).tolist() == [[[0.5, -1], [1, -1]]]
+    assert encodings.clipped(field).tolist() == [[[0.5, -1], [1, -1]]]
 
 
 def test_magnitude_is_the_third_channel() -> None:
-    assert flow.with_magnitude(np.array([[[3, -4]]], np.float32)).tolist() == [[[3, -4, 5]]]
+    assert encodings.with_magnitude(np.array([[[3, -4]]], np.float32)).tolist() == [[[3, -4, 5]]]

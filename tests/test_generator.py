@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from stages.core import a2d
+from stages.core.datasets import a2d
 from stages.core.generator import (
     ClipPlan,
     ReleaseFlow,

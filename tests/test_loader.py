@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from models.base import Batch, Window
-from stages.core import loader, transforms
-from stages.core.dataset import Dataset
+from stages.core import loader, transforms, windows
+from stages.core.dataset import Dataset, load
 from stages.core.labels import IGNORE
 from tests import make
 
@@ -101,9 +102,9 @@ def test_a_late_start_costs_no_epoch_before_it() -> None:
 
 
 def test_the_window_lies_around_its_frame() -> None:
-    assert loader.window_numbers(10, Window(before=2, after=1)) == [8, 9, 10, 11]
-    assert loader.window_numbers(0, Window(before=1)) == [-1, 0]
-    assert len(loader.window_numbers(5, Window(before=8, after=7))) == Window(before=8, after=7).length == 16
+    assert windows.numbers(10, Window(before=2, after=1)) == [8, 9, 10, 11]
+    assert windows.numbers(0, Window(before=1)) == [-1, 0]
+    assert len(windows.numbers(5, Window(before=8, after=7))) == Window(before=8, after=7).length == 16
 
 
 def test_without_a_crop_windows_are_whole_and_unchanged(samples: Dataset) -> None:
@@ -120,12 +121,26 @@ def test_flow_is_encoded_as_the_method_asks_after_it_was_resized(
     config = Config(window=Window(), height=24, crop=None, flow_encoding=encoding)
     (batch,) = batches(samples, config, steps=1)
     assert batch["flow"].shape == (3, 1, 24, 32, channels)
-    windows = [transforms.to_height(samples.window(frame.video, [frame.frame]), 24) for frame in samples.frames]
-    known = [loader.ENCODINGS[encoding](window.flow[0]) for window in windows if window.flow is not None]
+    read = [transforms.to_height(windows.read(samples, frame.video, [frame.frame]), 24) for frame in samples.frames]
+    known = [loader.ENCODINGS[encoding](window.flow[0]) for window in read if window.flow is not None]
     for field in batch["flow"][:, 0].numpy():
         assert any(np.array_equal(field, expected) for expected in known)
 
 
 def test_without_flow_a_batch_holds_none(samples: Dataset) -> None:
-    window = samples.window("--first_one", [2])
+    window = windows.read(samples, "--first_one", [2])
     assert "flow" not in loader.to_batch([type(window)(window.frames, window.labels, None)], encoding="clipped")
+
+
+def test_a_batch_of_sentences_holds_each_sentence_and_the_mask_that_it_means(tmp_path: Path) -> None:
+    make.write_release(tmp_path / "data/raw")
+    with make.workspace(tmp_path):
+        data = make.run_to_flow(tmp_path)
+        samples = load(data / "index", data / "frames", split="train")
+        (batch,) = loader.training_batches(
+            samples, Config(), seed=0, start=0, steps=1, batch=3, loaders=0, sentences=True
+        )
+    assert batch["sentences"] == ["a square is moving"] * 3
+    assert batch["mask"].shape == batch["labels"].shape
+    assert torch.equal(batch["mask"] == 1, (batch["labels"] == 17) | (batch["labels"] == 66))
+    assert torch.equal(batch["mask"] == IGNORE, batch["labels"] == IGNORE)

@@ -16,9 +16,15 @@ def parse(name: str, *, method: str = "deeplab", reads: str = "data/frames") -> 
 
 
 def test_a_name_says_method_inputs_variant_and_seed() -> None:
-    run = parse("deeplab-rgb+flow-no-crop-12", reads=FLOW)
-    assert (run.method, run.inputs, run.variant, run.seed) == ("deeplab", "rgb+flow", "no-crop", 12)
-    assert run.flow == Path(FLOW) and run.name == "deeplab-rgb+flow-no-crop-12"
+    run = parse("deeplab-rgb+flow-without_cat-12", reads=FLOW)
+    assert (run.method, run.inputs, run.variant, run.seed) == ("deeplab", "rgb+flow", "without_cat", 12)
+    assert run.flow == Path(FLOW) and run.name == "deeplab-rgb+flow-without_cat-12"
+    assert run.held_out == "cat" and parse("deeplab-rgb-full-0").held_out is None
+
+
+def test_a_variant_that_nobody_built_is_an_error_that_names_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"no variant `late-fusion`; write full or without_<actor>"):
+        parse("deeplab-rgb-late-fusion-0")
 
 
 def test_a_run_without_flow_reads_none() -> None:

@@ -16,8 +16,9 @@ from models import deeplab, resnet
 from models.base import Training
 from stages import evaluate as evaluate_stage
 from stages import train as train_stage
-from stages.core import metrics, runs, training
-from stages.core.maps import PackedMaps
+from stages.core import runs, training
+from stages.core.scores import segmentation
+from stages.core.scores.maps import PackedMaps
 from stages.core.training import Checkpointing, fit, learning_rate_factor
 from tests import make
 
@@ -263,7 +264,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("workspace")
     make.write_release(folder / "data/raw")
     tiny = replace(
-        deeplab.small, encoder=resnet.Config(layers=(1, 1, 1, 1), width=4, bottleneck=False), height=None, crop=(32, 40)
+        deeplab.small, encoder=resnet.Config(layers=(1, 1, 1, 1), width=8, bottleneck=False), height=None, crop=(32, 40)
     )
     with make.workspace(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(deeplab, "small", tiny)
@@ -370,7 +371,7 @@ def test_weights_for_an_encoder_that_the_run_has_not_are_an_error(data: Path, tm
 def test_a_trained_run_is_evaluated_on_every_test_frame_at_its_own_size(data: Path, tmp_path: Path) -> None:
     run = deeplab_run(data)
     train_run(data, data / "train", run)
-    parameters = metrics.Parameters(resamples=20, seed=0)
+    parameters = segmentation.Parameters(resamples=20, seed=0, non_boundary=15)
     result = evaluate_stage.run(run, parameters, data=data, output=tmp_path)
     assert result["coverage"] == {"scored": 2, "of": 2, "clips": 1}
     for kind in ("actor", "action", "joint"):

@@ -1,13 +1,16 @@
 """Transforms: frames, flow and labels of a window always change together, and flow stays the motion of the frames."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.core import transforms
-from stages.core.dataset import Sample
+from stages.core import photometry, transforms
 from stages.core.labels import IGNORE
+from stages.core.windows import Sample
 from tests import make
 
 
@@ -107,7 +110,7 @@ def test_what_a_crop_shows_beyond_the_frame_is_black_at_rest_and_unlabelled() ->
 
 def test_a_window_without_flow_stays_without() -> None:
     sample = Sample(frames=window().frames, labels=window().labels, flow=None)
-    changed = transforms.augment(transforms.to_height(sample, 30), np.random.default_rng(0), size=(16, 20))
+    changed = transforms.augment(sample, np.random.default_rng(0), height=30, size=(16, 20))
     assert changed.flow is None and changed.frames.shape == (2, 16, 20, 3)
 
 
@@ -115,7 +118,7 @@ def test_a_window_without_flow_stays_without() -> None:
 @given(seed=st.integers(0, 10_000))
 def test_an_augmented_square_is_in_the_same_place_in_frame_labels_and_flow(seed: int) -> None:
     # Larger than the frame at any scale: nothing is cut off.
-    sample = transforms.augment(marked(18, 8), np.random.default_rng(seed), size=(70, 90))
+    sample = transforms.augment(marked(18, 8), np.random.default_rng(seed), height=None, size=(70, 90))
     labelled = sample.labels == 17
     moving = flow_of(sample)[..., 1] > 1.5
     grey = sample.frames.astype(float).mean(-1)
@@ -135,7 +138,7 @@ def test_augmented_flow_is_the_motion_of_the_augmented_frames(seed: int) -> None
     flow = np.where(square.mask(0)[None, ..., None], np.array((3, 2)), 0).astype(np.float32)
     labels = np.stack([np.where(square.mask(t), 17, 0) for t in (0, 4)]).astype(np.uint8)
     sample = Sample(frames=square.pictures()[[0, 4]], labels=labels, flow=np.concatenate([flow, flow]))
-    changed = transforms.augment(sample, np.random.default_rng(seed), size=(70, 90))
+    changed = transforms.augment(sample, np.random.default_rng(seed), height=None, size=(70, 90))
     first, second = (np.argwhere(changed.labels[t] == 17).mean(0)[::-1] for t in (0, 1))
     motion = np.median(flow_of(changed)[0][changed.labels[0] == 17], axis=0)
     assert (second - first) / 4 == pytest.approx(motion, abs=0.35)
@@ -144,7 +147,7 @@ def test_augmented_flow_is_the_motion_of_the_augmented_frames(seed: int) -> None
 def test_augmentation_flips_and_scales_by_chance_and_gives_the_asked_size() -> None:
     widths, signs = set(), set()
     for seed in range(30):
-        sample = transforms.augment(marked(18, 24), np.random.default_rng(seed), size=(40, 50))
+        sample = transforms.augment(marked(18, 24), np.random.default_rng(seed), height=None, size=(40, 50))
         assert sample.frames.shape == (2, 40, 50, 3) and sample.frames.dtype == np.uint8
         assert sample.labels.shape == (2, 40, 50) and flow_of(sample).shape == (2, 40, 50, 2)
         widths.add(int((sample.labels[0] == 17).any(0).sum()))
@@ -153,13 +156,57 @@ def test_augmentation_flips_and_scales_by_chance_and_gives_the_asked_size() -> N
 
 
 def test_the_same_random_numbers_give_the_same_window() -> None:
-    first, second = (transforms.augment(window(), np.random.default_rng(4), size=(16, 20)) for _ in range(2))
+    first, second = (
+        transforms.augment(window(), np.random.default_rng(4), height=None, size=(16, 20)) for _ in range(2)
+    )
     assert same(first, second)
-    assert not same(first, transforms.augment(window(), np.random.default_rng(5), size=(16, 20)))
+    assert not same(first, transforms.augment(window(), np.random.default_rng(5), height=None, size=(16, 20)))
 
 
 def test_colours_are_jittered_alike_in_every_frame_of_a_window() -> None:
     still = np.repeat(np.random.default_rng(0).integers(60, 190, (1, 24, 36, 3)).astype(np.uint8), 4, axis=0)
-    jittered = transforms.jitter(still, np.random.default_rng(1))
+    jittered = photometry.jitter(still, np.random.default_rng(1))
     assert jittered.dtype == np.uint8 and not np.array_equal(jittered, still)
     assert (jittered == jittered[:1]).all()
+
+
+# Sentences, masks and several actions at once
+
+
+def referred() -> Sample:
+    """A window of two frames with the mask of a sentence, and three actions at its first frame only."""
+    plain = window()
+    mask = np.where(plain.labels == IGNORE, IGNORE, plain.labels == 17).astype(np.uint8)
+    actions = np.zeros((2, 3, 24, 36), np.uint8)
+    actions[0, 1], actions[0, 2, :12] = plain.labels[0] == 17, 1
+    return replace(plain, sentence="the Left dog walks left of the upright cat", mask=mask, actions=actions)
+
+
+def test_a_flipped_sentence_swaps_left_and_right_as_whole_words() -> None:
+    """`upright` is no side; capitals stay."""
+    flipped = transforms.flip(referred())
+    assert flipped.sentence == "the Right dog walks right of the upright cat"
+    assert transforms.flip(flipped).sentence == referred().sentence
+    assert transforms.swap_sides("RIGHT is right, leftmost is not left") == "LEFT is left, leftmost is not right"
+    assert transforms.flip(window()).sentence is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        transforms.flip,
+        lambda sample: transforms.resize(sample, 48, 72),
+        lambda sample: transforms.resize(sample, 12, 18),
+        lambda sample: transforms.crop(sample, 3, 5, 10, 20),
+        lambda sample: transforms.crop(sample, -4, -6, 40, 60),
+        lambda sample: transforms.augment(sample, np.random.default_rng(2), height=None, size=(16, 20)),
+    ],
+    ids=["flip", "enlarge", "shrink", "crop", "crop past the edge", "augment"],
+)
+def test_a_sentence_s_mask_and_an_action_s_mask_go_where_the_labels_go(change: Callable[[Sample], Sample]) -> None:
+    changed = change(referred())
+    assert changed.mask is not None and changed.actions is not None
+    assert np.array_equal(changed.mask == 1, changed.labels == 17)
+    assert np.array_equal(changed.mask == IGNORE, changed.labels == IGNORE)
+    assert np.array_equal(changed.actions[0, 1] == 1, changed.labels[0] == 17)
+    assert changed.actions.shape == (2, 3, *changed.labels.shape[1:]) and not changed.actions[1].any()

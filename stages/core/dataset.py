@@ -1,27 +1,33 @@
-"""The data set as stages see it: annotated frames whose clip could be decoded, read window by window.
+"""The data set as stages see it, whatever layout it came in: annotated frames whose clip could be decoded.
 
-Axes: T frames of the window, H height, W width.
+Reads the tables of data/index; clips are read by ``stages.core.windows``.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+from pycocotools import mask as coco
 
-from stages.core import items, tables
-from stages.core.flow import ClipFlow
-from stages.core.labels import IGNORE
-from stages.core.params import Section
+from stages.core import items, sentences, tables
+from stages.core.labels import A2D, IGNORE, LabelSpace, label_space
+from stages.core.params import read
 from stages.core.video import Clip
 
+DESCRIPTION = "dataset.json"
 
-class Parameters(Section):
-    """Section ``index`` of params.yaml: the data set that a run uses."""
 
-    dataset: str  # its name in every table
+@dataclass(frozen=True)
+class Description:
+    """What kind of data set was indexed (data/index/dataset.json)."""
+
+    layout: str
+    label_space: LabelSpace
 
 
 @dataclass(frozen=True)
@@ -31,16 +37,7 @@ class AnnotatedFrame:
     video: str
     frame: int
     labels: bytes  # PNG of uint8 (H, W)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A window around a labelled frame: frames (T, H, W, 3) uint8 RGB, labels (T, H, W) uint8, IGNORE where nobody
-    labelled; flow (T, H, W, 2) float32 pixels, or None."""
-
-    frames: np.ndarray
-    labels: np.ndarray
-    flow: np.ndarray | None
+    actions: tuple[tuple[int, bytes], ...] = ()  # multi-label data: action, counts of a COCO RLE
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,13 @@ class Dataset:
 
     split: str
     frames: tuple[AnnotatedFrame, ...]
-    promised: int  # annotated frames that the release promises for this split
+    promised: int  # annotated frames that the data set promises for this split
     clips_folder: Path
     flow_folder: Path | None = None
+    label_space: LabelSpace = A2D
     missing: Mapping[str, str] = field(default_factory=dict)  # video/frame -> why it is left out
+    index: Path | None = None  # the folder of its tables; None where there are no instances
+    held_out: int | None = None  # the actor whose actions nobody may learn (zero-shot)
 
     @property
     def videos(self) -> list[str]:
@@ -60,32 +60,94 @@ class Dataset:
         return list(dict.fromkeys(frame.video for frame in self.frames))
 
     @cached_property
-    def _by_video(self) -> dict[str, dict[int, bytes]]:
-        found: dict[str, dict[int, bytes]] = {}
+    def _by_video(self) -> dict[str, dict[int, AnnotatedFrame]]:
+        found: dict[str, dict[int, AnnotatedFrame]] = {}
         for frame in self.frames:
-            found.setdefault(frame.video, {})[frame.frame] = frame.labels
+            found.setdefault(frame.video, {})[frame.frame] = frame
         return found
+
+    @cached_property
+    def _masks(self) -> dict[tuple[str, int], list[dict[str, Any]]]:
+        assert self.index is not None, "this data set was made without its tables"
+        table = tables.read_parquet(self.index / "instances.parquet", tables.INSTANCES)
+        table = table.filter(pc.is_in(table["video"], pc.unique(tables.strings(self._by_video))))
+        found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for row in table.select(["video", "frame", "height", "width", "mask"]).to_pylist():
+            rle = {"size": [row["height"], row["width"]], "counts": row["mask"]}
+            found.setdefault((row["video"], row["frame"]), []).append(rle)
+        return found
+
+    @cached_property
+    def sentences(self) -> tuple[sentences.Sample, ...]:
+        """A sample for each annotated frame and each sentence whose instance is in it."""
+        assert self.index is not None, "this data set was made without its tables"
+        instances = tables.read_parquet(self.index / "instances.parquet", tables.INSTANCES)
+        spoken = tables.read_parquet(self.index / "sentences.parquet", tables.SENTENCES)
+        found, _ = sentences.samples(instances, spoken)
+        return tuple(sample for sample in found if self.is_annotated(sample.video, sample.frame))
 
     def annotated(self, video: str) -> list[int]:
         """Annotated frame numbers of ``video``."""
         return sorted(self._by_video[video])
 
-    def labels(self, video: str, frame: int) -> np.ndarray:
-        """(H, W) uint8 label map of an annotated frame."""
-        return tables.decode_png(self._by_video[video][frame])
+    def is_annotated(self, video: str, frame: int) -> bool:
+        """Is ``frame`` of ``video`` one of this split's usable annotated frames?"""
+        return frame in self._by_video.get(video, {})
 
-    def window(self, video: str, numbers: Sequence[int], *, labelled: bool = True) -> Sample:
-        """Frames ``numbers`` of ``video``, clamped to the clip; labels of those that are annotated, if ``labelled``."""
-        frames = open_clip(self.clips_folder / f"{video}.arrow").frames(numbers)
-        labels = np.full(frames.shape[:3], IGNORE, np.uint8)
-        for position, number in enumerate(numbers):
-            if labelled and number in self._by_video[video]:
-                labels[position] = self.labels(video, number)
-        flow = None
-        if self.flow_folder is not None:
-            clip = open_flow(self.flow_folder / f"{video}.arrow")
-            flow = np.stack([clip.frame(number) for number in numbers])
-        return Sample(frames=frames, labels=labels, flow=flow)
+    def labels(self, video: str, frame: int) -> np.ndarray:
+        """(H, W) uint8 label map of an annotated frame: joint ids, actors in multi-label data."""
+        labels = tables.decode_png(self._by_video[video][frame].labels)
+        if self.held_out is None:
+            return labels
+        stride = self.label_space.stride
+        of_actor = (labels // stride == self.held_out) & (labels != IGNORE)
+        return np.where(of_actor, np.uint8(self.held_out * stride), labels)
+
+    def actions(self, video: str, frame: int) -> np.ndarray:
+        """(K, H, W) uint8, 1 where an action is done, of an annotated frame of multi-label data."""
+        annotated = self._by_video[video][frame]
+        height, width = tables.png_shape(annotated.labels)
+        masks = np.zeros((len(self.label_space.actions), height, width), np.uint8)
+        for action, counts in annotated.actions:
+            masks[action] = coco.decode({"size": [height, width], "counts": counts})
+        return masks
+
+    def actors(self, video: str, frame: int) -> list[np.ndarray]:
+        """Masks (H, W) bool of the instances in an annotated frame."""
+        return [coco.decode(rle).astype(bool) for rle in self._masks.get((video, frame), [])]
+
+
+def hold_out(samples: Dataset, actor: str) -> Dataset:
+    """``samples`` without the actions of ``actor``: its pixels tell who is there and not what they do.
+
+    Raises ``ValueError`` for an actor that does not exist.
+    """
+    actors = samples.label_space.actors
+    if samples.label_space.multi_label:
+        raise ValueError("an actor does several things at once in this data set: none can be held out")
+    if actor not in actors[1:]:
+        raise ValueError(f"no actor `{actor}` to hold out; there are {', '.join(actors[1:])}")
+    return replace(samples, held_out=actors.index(actor))
+
+
+def name() -> str:
+    """What tables call the data set: ``index.dataset`` of params.yaml."""
+    return str(read()["index"]["dataset"])
+
+
+def write_description(index: Path, description: Description) -> None:
+    """Say in ``index`` what kind of data set it is of."""
+    content = {"layout": description.layout, "label_space": description.label_space.key}
+    (index / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_description(index: Path) -> Description:
+    """What kind of data set ``index`` is of. Raises ``ValueError`` when the index stage has not run."""
+    path = index / DESCRIPTION
+    if not path.exists():
+        raise ValueError(f"{path} not found: run `dvc repro index`")
+    content = json.loads(path.read_text())
+    return Description(content["layout"], label_space(content["label_space"]))
 
 
 def load(index: Path, frames: Path, *, split: str, flow: Path | None = None) -> Dataset:
@@ -99,6 +161,7 @@ def load(index: Path, frames: Path, *, split: str, flow: Path | None = None) -> 
     with_flow = items.read_manifest(flow) if flow is not None else decoded
     usable = []
     missing = {}
+    opened: dict[str, Clip] = {}
     for row in tables.read_parquet(index / "frames.parquet", tables.FRAMES).to_pylist():
         if row["split"] != split:
             continue
@@ -107,37 +170,36 @@ def load(index: Path, frames: Path, *, split: str, flow: Path | None = None) -> 
             missing[name] = "its clip could not be decoded"
         elif row["video"] not in with_flow:
             missing[name] = "its clip has no optical flow"
-        elif reason := _misfit(row, open_clip(frames / "clips" / f"{row['video']}.arrow")):
-            missing[name] = reason
         else:
-            usable.append(AnnotatedFrame(row["video"], row["frame"], row["labels"]))
+            if row["video"] not in opened:
+                opened = {row["video"]: Clip(frames / "clips" / f"{row['video']}.arrow")}  # rows come clip by clip
+            if reason := _misfit(row, opened[row["video"]]):
+                missing[name] = reason
+            else:
+                usable.append(annotated_frame(row))
     return Dataset(
         split=split,
         frames=tuple(usable),
         promised=sum(clip["annotated"] for clip in clips if clip["split"] == split),
         clips_folder=frames / "clips",
         flow_folder=None if flow is None else flow / "clips",
+        label_space=read_description(index).label_space,
         missing=missing,
+        index=index,
     )
+
+
+def annotated_frame(row: Mapping[str, Any]) -> AnnotatedFrame:
+    """A row of the table ``frames``."""
+    actions = tuple((done["action"], done["mask"]) for done in row["actions"] or ())
+    return AnnotatedFrame(row["video"], row["frame"], row["labels"], actions)
 
 
 def _misfit(row: Mapping[str, Any], clip: Clip) -> str:
     """Why an annotation does not fit its clip; empty where it does."""
     if row["frame"] >= len(clip):
         return "past the clip's last decoded frame"
-    shape = tables.decode_png(row["labels"]).shape
+    shape = tables.png_shape(row["labels"])
     if shape != (clip.height, clip.width):
         return f"labels of {shape[0]} x {shape[1]} for frames of {clip.height} x {clip.width}"
     return ""
-
-
-@lru_cache(maxsize=256)
-def open_clip(path: Path) -> Clip:
-    """A packed clip, kept open (a memory map)."""
-    return Clip(path)
-
-
-@lru_cache(maxsize=256)
-def open_flow(path: Path) -> ClipFlow:
-    """A clip's packed flow, kept open (a memory map)."""
-    return ClipFlow(path)

@@ -1,4 +1,4 @@
-"""Batches for training and evaluation: which windows (sampler), how they are read, transformed and stacked.
+"""Batches for training and evaluation: windows chosen by the sampler, read by the clip loader, transformed, stacked.
 
 A training step's batch depends on (seed, step) alone, so a training that goes on after a kill sees the same batches.
 """
@@ -6,22 +6,24 @@ A training step's batch depends on (seed, step) alone, so a training that goes o
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from models.base import Batch, Window
-from stages.core import flow, transforms
-from stages.core.dataset import Dataset, Sample
+from models.base import Batch
+from stages.core import transforms, windows
+from stages.core.dataset import Dataset
+from stages.core.flow import encodings
 from stages.core.sampler import Sampler
+from stages.core.windows import Sample
 
-ENCODINGS = {"colour_wheel": flow.colour_wheel, "clipped": flow.clipped, "magnitude": flow.with_magnitude}
-
-
-def window_numbers(frame: int, window: Window) -> list[int]:
-    """Frame numbers of the window around ``frame``; some may lie outside the clip (readers clamp)."""
-    return list(range(frame - window.before, frame + window.after + 1))
+ENCODINGS = {
+    "colour_wheel": encodings.colour_wheel,
+    "clipped": encodings.clipped,
+    "magnitude": encodings.with_magnitude,
+}
 
 
 def to_batch(samples: list[Sample], *, encoding: str) -> Batch:
@@ -34,23 +36,41 @@ def to_batch(samples: list[Sample], *, encoding: str) -> Batch:
         encode = ENCODINGS[encoding]
         fields = [np.stack([encode(field) for field in sample.flow]) for sample in samples if sample.flow is not None]
         batch["flow"] = torch.from_numpy(np.stack(fields))
+    if samples[0].actions is not None:
+        batch["actions"] = _stack([sample.actions for sample in samples])
+    if samples[0].mask is not None:
+        batch["mask"] = _stack([sample.mask for sample in samples])
+        batch["sentences"] = [sample.sentence or "" for sample in samples]
     return batch
 
 
-class _Windows(TorchDataset[Sample]):
-    """Augmented windows around annotated frames, by (number of the draw, position)."""
+def _stack(arrays: list[np.ndarray | None]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([array for array in arrays if array is not None]))
 
-    def __init__(self, dataset: Dataset, config: Any, *, seed: int) -> None:
-        self._dataset, self._config, self._seed = dataset, config, seed
+
+class _Windows(TorchDataset[Sample]):
+    """Augmented windows around annotated frames, by (number of the draw, position); ``sentences``: one a sentence."""
+
+    def __init__(self, dataset: Dataset, config: Any, *, seed: int, sentences: bool) -> None:
+        self._dataset, self._config, self._seed, self._sentences = dataset, config, seed, sentences
+
+    def __len__(self) -> int:
+        return len(self._dataset.sentences if self._sentences else self._dataset.frames)
 
     def __getitem__(self, drawn: tuple[int, int]) -> Sample:
         number, position = drawn
-        frame = self._dataset.frames[position]
-        sample = self._dataset.window(frame.video, window_numbers(frame.frame, self._config.window))
-        sample = transforms.to_height(sample, self._config.height)
+        sample = self._read(position)
         if self._config.crop is None:
-            return sample
-        return transforms.augment(sample, np.random.default_rng((self._seed, number)), size=self._config.crop)
+            return transforms.to_height(sample, self._config.height)
+        random = np.random.default_rng((self._seed, number))
+        return transforms.augment(sample, random, height=self._config.height, size=self._config.crop)
+
+    def _read(self, position: int) -> Sample:
+        if self._sentences:
+            asked = self._dataset.sentences[position]
+            return windows.read_sentence(self._dataset, asked, windows.numbers(asked.frame, self._config.window))
+        frame = self._dataset.frames[position]
+        return windows.read(self._dataset, frame.video, windows.numbers(frame.frame, self._config.window))
 
 
 class _Stack:
@@ -62,16 +82,34 @@ class _Stack:
 
 
 def training_batches(
-    dataset: Dataset, config: Any, *, seed: int, start: int, steps: int, batch: int, loaders: int
+    dataset: Dataset,
+    config: Any,
+    *,
+    seed: int,
+    start: int,
+    steps: int,
+    batch: int,
+    loaders: int,
+    sentences: bool = False,
 ) -> Iterator[Batch]:
-    """Batches of steps ``start`` to ``steps - 1``; ``loaders`` processes read ahead (0: none)."""
+    """Batches of steps ``start`` to ``steps - 1``; ``loaders`` processes read ahead (0: none).
+
+    A draw is an annotated frame or, of ``sentences``, a frame and a sentence about an actor in it.
+    """
+    drawn_from = _Windows(dataset, config, seed=seed, sentences=sentences)
     loader = DataLoader(
-        _Windows(dataset, config, seed=seed),
-        batch_sampler=Sampler(len(dataset.frames), batch=batch, seed=seed, start=start, steps=steps),
+        drawn_from,
+        batch_sampler=Sampler(len(drawn_from), batch=batch, seed=seed, start=start, steps=steps),
         collate_fn=_Stack(config.flow_encoding),
         num_workers=loaders,
         # spawn: a reader whose parent was killed sees it and ends; one of a fork server does not
         multiprocessing_context="spawn" if loaders else None,
+        worker_init_fn=_single_thread,
         prefetch_factor=4 if loaders else None,
     )
     return iter(loader)
+
+
+def _single_thread(worker: int) -> None:
+    del worker
+    cv2.setNumThreads(1)  # loaders are the parallelism

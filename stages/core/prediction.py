@@ -15,10 +15,11 @@ import torch
 
 from models import method as method_module
 from models.base import Predictions, choose_device, configuration, to_device
-from stages.core import loader, transforms
-from stages.core.dataset import AnnotatedFrame, Dataset, Sample
-from stages.core.labels import A2D
+from stages.core import loader, transforms, windows
+from stages.core.dataset import AnnotatedFrame, Dataset
+from stages.core.labels import label_space
 from stages.core.tables import PREDICTIONS, encode_png, write_pack
+from stages.core.windows import Sample
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def load_predictor(folder: Path, weights: str) -> Predictor:
     run = json.loads((folder / "run.json").read_text())
     module = method_module(run["method"])
     config = module.with_inputs(configuration(module, run["parameters"]["common"]["config"]), run["inputs"])
-    network = module.build(config, A2D)
+    network = module.build(config, label_space(run["label_space"]))
     network.load_state_dict(torch.load(folder / "model.pt", weights_only=True, map_location="cpu"))
     device = choose_device()
     return Predictor(network.to(device).eval(), config, device)
@@ -67,8 +68,8 @@ def predict_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], tar
     )
     columns: dict[str, list[Any]] = {name: [] for name in PREDICTIONS.names}
     for frame in argument["frames"]:
-        numbers = loader.window_numbers(frame, predictor.config.window)
-        predicted = predictor([clip.window(video, numbers, labelled=False)])
+        numbers = windows.numbers(frame, predictor.config.window)
+        predicted = predictor([windows.read(clip, video, numbers, labelled=False)])
         columns["frame"].append(frame)
         for name in ("joint", "actor", "action"):
             columns[name].append(encode_png(getattr(predicted, name)[0].numpy()))

@@ -12,11 +12,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from models.classifier import ClipBatch
-from stages.core import flow
+from stages.core.flow import dis
+from stages.core.flow.encodings import colour_wheel
 from stages.core.generator import make_clip
 from stages.core.labels import VALID_IDS
+from stages.core.photometry import jitter
 from stages.core.sampler import Sampler
-from stages.core.transforms import jitter
 
 POOL = "pretrain"
 STILLS = 2
@@ -58,7 +59,7 @@ class GeneratedClips(Dataset[ClipBatch]):
         arrays = {
             "stills": frames[stills],
             # estimated, so that the encoder meets the same errors later
-            "flow": np.stack([flow.colour_wheel(flow.estimate(frames[still], frames[still + 1])) for still in stills]),
+            "flow": np.stack([colour_wheel(dis.estimate(frames[still], frames[still + 1])) for still in stills]),
             "still_labels": labels[stills],
             "frames": np.stack([cv2.resize(frame, small, interpolation=cv2.INTER_AREA) for frame in frames]),
             "labels": np.stack([cv2.resize(label, small, interpolation=cv2.INTER_NEAREST_EXACT) for label in labels]),

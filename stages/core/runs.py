@@ -7,6 +7,9 @@ from models import METHODS
 from stages.core.params import PARAMS, Section, nearest, read, validate
 
 INPUTS = ("rgb", "flow", "rgb+flow")
+FULL = "full"
+HELD_OUT = "without_"
+"""Variant ``without_<actor>``: trained without the actions of that actor, so that it can be tested on them."""
 
 
 class Entry(Section):
@@ -27,6 +30,11 @@ class Run:
     seed: int
     flow: Path | None
 
+    @property
+    def held_out(self) -> str | None:
+        """The actor whose actions the run may not learn (zero-shot), or None."""
+        return self.variant.removeprefix(HELD_OUT) if self.variant.startswith(HELD_OUT) else None
+
 
 def parse(name: str, entry: Entry) -> Run:
     """The run called ``name``. Raises ``ValueError`` that says how a name is made or what its entry lacks."""
@@ -39,6 +47,8 @@ def parse(name: str, entry: Entry) -> Run:
     method, inputs, variant, seed = parts[0], parts[1], "-".join(parts[2:-1]), int(parts[-1])
     if method not in METHODS:
         raise ValueError(f"runs: `{name}`: no method `{method}`{nearest(method, list(METHODS))}")
+    if variant != FULL and not variant.startswith(HELD_OUT):
+        raise ValueError(f"runs: `{name}`: no variant `{variant}`; write {FULL} or {HELD_OUT}<actor>")
     if entry.method != method:
         raise ValueError(f"runs: `{name}`: its entry says method `{entry.method}`; make it `{method}`")
     flow = Path(entry.reads) if "flow" in inputs.split("+") else None

@@ -30,6 +30,13 @@ Batches = Callable[[int], Iterator[Any]]
 Log = Callable[[int, dict[str, float]], None]
 
 
+@dataclass
+class Waiting:
+    """How long a training waited for its batches."""
+
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Checkpointing:
     """Where and how often a training is saved."""
@@ -55,13 +62,16 @@ def fit(
     seed: int,
     checkpointing: Checkpointing,
     log: Log | None = None,
+    waiting: Waiting | None = None,
 ) -> list[dict[str, float]]:
     """Train ``network`` in place; return its learning curve (a row every hundredth of the way).
 
-    ``groups`` are the parameters by the names in ``training.learning_rates``. Raises ``ValueError`` when the loss
-    is no longer finite.
+    ``groups`` are the parameters by the names in ``training.learning_rates``; ``waiting`` is told how long batches were
+    waited for. Raises ``ValueError`` when the loss is no longer finite.
     """
     torch.manual_seed(seed)
+    began = time.monotonic()
+    waiting = waiting or Waiting()
     rates = [training.learning_rates[group] for group in groups]
     optimiser = _optimiser(training, list(groups.values()), rates)
     curve: list[dict[str, float]] = []
@@ -88,7 +98,10 @@ def fit(
             factor = learning_rate_factor(training, step)
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-            losses = loss(to_device(next(stream), device))
+            asked = time.monotonic()
+            batch = next(stream)
+            waiting.seconds += time.monotonic() - asked
+            losses = loss(to_device(batch, device))
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()
             nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
@@ -112,6 +125,8 @@ def fit(
                 _save(checkpointing.path, network, optimiser, step + 1, curve)
                 saved_at = time.monotonic()
     network.eval()
+    if training.steps > start:
+        print(f"{name}: {time.monotonic() - began:.0f} s, of which {waiting.seconds:.0f} s waiting for batches")
     return curve
 
 

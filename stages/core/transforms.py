@@ -1,13 +1,24 @@
-"""Transforms of a window: the same for its frames, flow and labels.
+"""Transforms of a window: the same for its frames, flow, labels, masks and sentence.
 
-Flow is a vector in pixels: it is scaled with the frame, and its x component is negated when the frame is flipped.
+Flow is a vector in pixels: it is scaled with the frame, and its x component is negated when the frame is flipped; a
+flipped sentence says `left` for `right`.
 """
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from stages.core.dataset import Sample
 from stages.core.labels import IGNORE
+from stages.core.photometry import jitter
+from stages.core.windows import Sample
+
+SCALES = (0.75, 1.35)
+"""Of `augment`: a crop shows up to so much less or more of the frame."""
+
+Transform = Callable[[np.ndarray], np.ndarray]
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
@@ -16,15 +27,16 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
     if (old_height, old_width) == (height, width):
         return sample
     smooth = cv2.INTER_AREA if height < old_height else cv2.INTER_LINEAR
-    frames = np.stack([cv2.resize(frame, (width, height), interpolation=smooth) for frame in sample.frames])
-    labels = np.stack(
-        [cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for label in sample.labels]
+
+    def to(interpolation: int) -> Transform:
+        return lambda stack: np.stack(
+            [cv2.resize(array, (width, height), interpolation=interpolation) for array in stack]
+        )
+
+    scale = np.array((width / old_width, height / old_height), np.float32)
+    return _apply(
+        sample, frames=to(smooth), labels=to(cv2.INTER_NEAREST_EXACT), flow=lambda flow: to(smooth)(flow) * scale
     )
-    flow = sample.flow
-    if flow is not None:
-        scale = np.array((width / old_width, height / old_height), np.float32)
-        flow = np.stack([cv2.resize(field, (width, height), interpolation=smooth) for field in flow]) * scale
-    return Sample(frames=frames, labels=labels, flow=flow)
 
 
 def to_height(sample: Sample, height: int | None) -> Sample:
@@ -36,47 +48,82 @@ def to_height(sample: Sample, height: int | None) -> Sample:
 
 
 def flip(sample: Sample) -> Sample:
-    """Left to right."""
-    flow = sample.flow
-    if flow is not None:
-        flow = flow[:, :, ::-1] * np.array((-1, 1), np.float32)
-    return Sample(frames=sample.frames[:, :, ::-1], labels=sample.labels[:, :, ::-1], flow=flow)
+    """Left to right, in the sentence too."""
+    flipped = _apply(
+        sample,
+        frames=lambda frames: frames[:, :, ::-1],
+        labels=lambda labels: labels[:, :, ::-1],
+        flow=_mirror,
+    )
+    return flipped if sample.sentence is None else replace(flipped, sentence=swap_sides(sample.sentence))
+
+
+def _mirror(flow: np.ndarray) -> np.ndarray:
+    mirrored = np.ascontiguousarray(flow[:, :, ::-1])
+    mirrored[..., 0] *= -1
+    return mirrored
+
+
+def swap_sides(sentence: str) -> str:
+    """`left` for `right` and the other way round, as whole words, capitals kept."""
+    other = {"left": "right", "right": "left"}
+
+    def swap(match: re.Match[str]) -> str:
+        word = match.group()
+        swapped = other[word.lower()]
+        if word.isupper():
+            return swapped.upper()
+        return swapped.capitalize() if word[0].isupper() else swapped
+
+    return re.sub(r"\b(?:left|right)\b", swap, sentence, flags=re.IGNORECASE)
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
     """The rectangle from (top, left); what lies outside the frame is zero, at rest and unlabelled."""
 
-    def cut(array: np.ndarray, fill: int) -> np.ndarray:
-        result = np.full((array.shape[0], height, width, *array.shape[3:]), fill, array.dtype)
-        rows = slice(max(top, 0), min(top + height, array.shape[1]))
-        columns = slice(max(left, 0), min(left + width, array.shape[2]))
-        result[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = array[
-            :, rows, columns
-        ]
-        return result
+    def cut(fill: int) -> Transform:
+        def transform(array: np.ndarray) -> np.ndarray:
+            rows = slice(max(top, 0), min(top + height, array.shape[1]))
+            columns = slice(max(left, 0), min(left + width, array.shape[2]))
+            inside = array[:, rows, columns]
+            if inside.shape[1:3] == (height, width):
+                return inside
+            result = np.full((len(array), height, width, *array.shape[3:]), fill, array.dtype)
+            result[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = inside
+            return result
 
-    flow = None if sample.flow is None else cut(sample.flow, 0)
-    return Sample(frames=cut(sample.frames, 0), labels=cut(sample.labels, IGNORE), flow=flow)
+        return transform
+
+    return _apply(sample, frames=cut(0), labels=cut(IGNORE), flow=cut(0), actions=cut(0))
 
 
-def augment(sample: Sample, random: np.random.Generator, *, size: tuple[int, int]) -> Sample:
-    """A random scale (0.75 to 1.35), crop of ``size`` (height, width), flip and colour jitter."""
-    scale = float(np.exp(random.uniform(np.log(0.75), np.log(1.35))))
-    height, width = (max(1, round(length * scale)) for length in sample.frames.shape[1:3])
-    sample = resize(sample, height, width)
-    top = int(random.integers(min(0, height - size[0]), max(0, height - size[0]) + 1))
-    left = int(random.integers(min(0, width - size[1]), max(0, width - size[1]) + 1))
-    sample = crop(sample, top, left, *size)
+def augment(sample: Sample, random: np.random.Generator, *, height: int | None, size: tuple[int, int]) -> Sample:
+    """A random scale (0.75 to 1.35), crop of ``size`` (height, width), flip and colour jitter.
+
+    ``height`` is that of the whole frame at scale 1 (None: its own). The crop is cut out first and then resized, so
+    that no pixel outside it is touched; its sides are whole pixels of the stored frame.
+    """
+    full_height, full_width = sample.frames.shape[1:3]
+    scale = float(np.exp(random.uniform(*np.log(SCALES)))) * (height or full_height) / full_height
+    rows, columns = (max(1, round(length / scale)) for length in size)
+    top = int(random.integers(min(0, full_height - rows), max(0, full_height - rows) + 1))
+    left = int(random.integers(min(0, full_width - columns), max(0, full_width - columns) + 1))
+    sample = resize(crop(sample, top, left, rows, columns), *size)
     if random.random() < 0.5:
         sample = flip(sample)
-    return Sample(frames=jitter(sample.frames, random), labels=sample.labels, flow=sample.flow)
+    return replace(sample, frames=jitter(sample.frames, random))
 
 
-def jitter(frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast and colour of a whole window, the same in every frame: (T, H, W, 3) uint8."""
-    gain = random.uniform(0.8, 1.25) * random.uniform(0.75, 1.25, 3)
-    shift = random.uniform(-20, 20) + random.uniform(-12, 12, 3)
-    mixed = frames.astype(np.float32)
-    if random.random() < 0.2:
-        mixed = np.repeat(mixed.mean(-1, keepdims=True), 3, axis=-1)
-    return np.clip(mixed * gain.astype(np.float32) + shift.astype(np.float32), 0, 255).astype(np.uint8)
+def _apply(
+    sample: Sample, *, frames: Transform, labels: Transform, flow: Transform, actions: Transform | None = None
+) -> Sample:
+    """``labels`` serves label maps and masks and, unless ``actions`` does, each action's masks; all (T, H, W, ...)."""
+    each = actions or labels
+    return replace(
+        sample,
+        frames=frames(sample.frames),
+        labels=labels(sample.labels),
+        flow=None if sample.flow is None else flow(sample.flow),
+        actions=None if sample.actions is None else np.stack([each(masks) for masks in sample.actions]),
+        mask=None if sample.mask is None else labels(sample.mask),
+    )

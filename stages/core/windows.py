@@ -1,0 +1,76 @@
+"""The clip loader: frames, labels and flow of some frames of a packed clip, centred on an annotated one.
+
+Axes: T frames of the window, H height, W width, K actions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as coco
+
+from models.base import Window
+from stages.core import sentences
+from stages.core.dataset import Dataset
+from stages.core.flow.packs import ClipFlow
+from stages.core.labels import IGNORE
+from stages.core.video import Clip
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A window around a labelled frame, with a sentence where one is asked about."""
+
+    frames: np.ndarray  # (T, H, W, 3) uint8 RGB
+    labels: np.ndarray  # (T, H, W) uint8, IGNORE where nobody labelled
+    flow: np.ndarray | None = None  # (T, H, W, 2) float32 pixels
+    actions: np.ndarray | None = None  # multi-label data: (T, K, H, W) uint8, 1 where it is done
+    sentence: str | None = None
+    mask: np.ndarray | None = None  # (T, H, W) uint8: 1 the actor that the sentence means, 0 else, IGNORE unlabelled
+
+
+def numbers(frame: int, window: Window) -> list[int]:
+    """Frame numbers of the window around ``frame``; some may lie outside the clip (``read`` clamps)."""
+    return list(range(frame - window.before, frame + window.after + 1))
+
+
+def read(dataset: Dataset, video: str, frames: Sequence[int], *, labelled: bool = True) -> Sample:
+    """``frames`` of ``video``, clamped to the clip; labels of those that are annotated, if ``labelled``."""
+    pictures = _open_clip(dataset.clips_folder / f"{video}.arrow").frames(frames)
+    labels = np.full(pictures.shape[:3], IGNORE, np.uint8)
+    space = dataset.label_space
+    actions = None
+    if space.multi_label:
+        actions = np.zeros((len(frames), len(space.actions), *pictures.shape[1:3]), np.uint8)
+    for position, number in enumerate(frames):
+        if labelled and dataset.is_annotated(video, number):
+            labels[position] = dataset.labels(video, number)
+            if actions is not None:
+                actions[position] = dataset.actions(video, number)
+    flow = None
+    if dataset.flow_folder is not None:
+        clip = _open_flow(dataset.flow_folder / f"{video}.arrow")
+        flow = np.stack([clip.frame(number) for number in frames])
+    return Sample(frames=pictures, labels=labels, flow=flow, actions=actions)
+
+
+def read_sentence(dataset: Dataset, asked: sentences.Sample, frames: Sequence[int]) -> Sample:
+    """The same with the sentence of ``asked`` and the mask that it means, at its frame."""
+    sample = read(dataset, asked.video, frames)
+    mask = np.full(sample.labels.shape, IGNORE, np.uint8)
+    mask[list(frames).index(asked.frame)] = coco.decode({"size": [asked.height, asked.width], "counts": asked.mask})
+    return Sample(sample.frames, sample.labels, sample.flow, sample.actions, sentence=asked.sentence, mask=mask)
+
+
+@lru_cache(maxsize=256)
+def _open_clip(path: Path) -> Clip:
+    """A packed clip, kept open (a memory map)."""
+    return Clip(path)
+
+
+@lru_cache(maxsize=256)
+def _open_flow(path: Path) -> ClipFlow:
+    """A clip's packed flow, kept open (a memory map)."""
+    return ClipFlow(path)
