@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import confusion, frames, noop, one_more_clip, stages_side_by_side
+from benchmarks import confusion, feeding, frames, noop, one_more_clip, sentences, stages_side_by_side
 from benchmarks.ratio import Ratio
 from stages.core import cli
 from stages.core.params import nearest
@@ -21,9 +21,13 @@ def benchmarks(clips: int) -> dict[str, Callable[[Path], Ratio]]:
     """Name -> measurement in a folder of its own; ``clips`` of the largest, the others have their share of it."""
     return {
         "noop": partial(noop.measure, clips=max(2, clips // 5)),
-        "confusion": lambda folder: confusion.measure(),
+        "confusion_torchmetrics": lambda folder: confusion.measure(against="torchmetrics"),
+        "confusion_bincount": lambda folder: confusion.measure(against="bincount"),
+        "sentences": lambda folder: sentences.measure(),
         "frames": partial(frames.measure, clips=max(2, clips // 5)),
         "stages_side_by_side": stages_side_by_side.measure,
+        "feeding": partial(feeding.measure_feeding, clips=max(2, clips // 5)),
+        "waiting": partial(feeding.measure_waiting, clips=max(2, clips // 5)),
         "one_more_clip": partial(one_more_clip.measure, clips=max(2, clips)),
     }
 

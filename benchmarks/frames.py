@@ -15,7 +15,8 @@ import typer
 
 from benchmarks import workspace
 from benchmarks.ratio import Ratio, seconds
-from stages.core import a2d, cli
+from stages.core import cli
+from stages.core.datasets import a2d
 
 PLAIN_LOOP = """
 import sys

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from models import METHODS
-from stages.core import a2d
+from stages.core.datasets import a2d
 from stages.core.generator import sample_plans, write_release
 from stages.core.runs import all_runs
 

@@ -8,21 +8,25 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import confusion, frames, noop, one_more_clip, stages_side_by_side
+from benchmarks import confusion, feeding, frames, noop, one_more_clip, sentences, stages_side_by_side
 from benchmarks.ratio import Ratio
 from models import METHODS
 from stages import profile
 from stages.core import items
 
 SMALLEST = {
-    "confusion": lambda folder: confusion.measure(frames=2, height=16, width=24),
+    "confusion_torchmetrics": lambda folder: confusion.measure(frames=2, height=16, width=24),
+    "confusion_bincount": lambda folder: confusion.measure(against="bincount", frames=2, height=16, width=24),
+    "feeding": lambda folder: feeding.measure_feeding(folder, clips=2, height=48, steps=1),
     "frames": lambda folder: frames.measure(folder, clips=2, height=48, copies=2),
     "noop": lambda folder: noop.measure(folder, clips=2, runs=1, repeats=1),
+    "sentences": lambda folder: sentences.measure(samples=2, height=16, width=24),
+    "waiting": lambda folder: feeding.measure_waiting(folder, clips=2, height=48, steps=1),
     "one_more_clip": lambda folder: one_more_clip.measure(folder, clips=2, height=48),
     "stages_side_by_side": lambda folder: stages_side_by_side.measure(folder, stages=2, work_seconds=0.1),
 }
 
-QUICK = {"confusion", "frames"}
+QUICK = {"confusion_torchmetrics", "confusion_bincount", "frames", "sentences"}
 
 
 @pytest.fixture
