@@ -15,7 +15,9 @@ from stages.core.flow import encodings, packs
 from stages.core.items import BadItem
 from tests import make
 
-FINE: Mapping[str, Any] = {"preset": "medium", "direction": "forward", "quantum": 0.0625}
+FINE: Mapping[str, Any] = {
+    "backend": "dis", "preset": "medium", "direction": "forward", "height": None, "quantum": 0.0625,
+}  # fmt: skip
 
 
 def drift(count: int, *, right: int, down: int) -> np.ndarray:
@@ -105,7 +107,7 @@ def test_an_unknown_recipe_is_an_error_that_names_what_there_is(recipe: str) -> 
 
 
 def test_the_stage_refuses_an_unknown_recipe_before_it_does_anything(tmp_path: Path) -> None:
-    parameters = flow_stage.Parameters(recipes=[], dis=flow_stage.Dis(preset="fast"), quantum=0.1)
+    parameters = flow_stage.Parameters(recipes={}, dis=flow_stage.Dis(preset="fast"), height=None, quantum=0.1)
     with pytest.raises(ValueError, match="is no recipe"):
         flow_stage.run(parameters, recipe="dis-sideways", frames=tmp_path / "none", output=tmp_path)
     assert not any(tmp_path.iterdir())

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages.core.flow.dis import estimate
+from stages.core.flow.backends import BACKENDS, at_height, open_backend
 from stages.core.items import BadItem
 from stages.core.tables import FLOW_PACK, Pack, write_pack
 from stages.core.video import Clip
 
-BACKENDS = ("dis",)
 DIRECTIONS = ("forward", "backward")
+AT_ONCE = 8
+"""Pairs that an estimator gets at a time: enough for a GPU, little memory for a clip of any length."""
 
 
 def parse_recipe(recipe: str) -> tuple[str, str]:
@@ -35,21 +36,36 @@ def parse_recipe(recipe: str) -> tuple[str, str]:
 def pack_flow(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
     """Flow of every frame of the packed clip ``argument["path"]``, packed into one Arrow file at ``target``.
 
-    ``parameters``: preset (of DIS), direction, quantum (pixels; values are rounded to its multiples).
+    ``argument["weights"]`` is the folder of a network's weights, ``argument["digest"]`` theirs. ``parameters``:
+    backend, direction, preset (of DIS), height (that frames are resized to for the estimate; None: as they are) and
+    quantum (pixels; values are rounded to its multiples).
     """
     clip = Clip(Path(argument["path"]))
     if len(clip) < 2:
         raise BadItem("one frame only: no motion to estimate")
-    pictures = [clip.frame(number) for number in range(len(clip))]
-    quantum = parameters["quantum"]
+    weights = argument.get("weights")
+    estimator = open_backend(
+        parameters["backend"],
+        weights=Path(weights) if weights else None,
+        digest=argument.get("digest", ""),
+        preset=parameters["preset"],
+    )
+    estimator = at_height(estimator, parameters["height"])
+    pairs = [_pair(number, len(clip), parameters["direction"]) for number in range(len(clip))]
     limit = np.iinfo(np.int16)
-    rows = []
-    for number in range(len(pictures)):
-        start, end = _pair(number, len(pictures), parameters["direction"])
-        flow = estimate(pictures[start], pictures[end], preset=parameters["preset"])
-        rows.append(np.clip(np.rint(flow / quantum), limit.min, limit.max).astype(np.int16).ravel())
+    found: dict[tuple[int, int], np.ndarray] = {}  # the clip's end repeats a pair
+    wanted = sorted(set(pairs))
+    for start in range(0, len(wanted), AT_ONCE):
+        chunk = wanted[start : start + AT_ONCE]
+        first, second = (np.stack([clip.frame(pair[side]) for pair in chunk]) for side in (0, 1))
+        flows = estimator(first, second)
+        if not np.isfinite(flows).all():
+            raise BadItem(f"{parameters['backend']} gave flow that is not finite after frame {chunk[0][0] + 1}")
+        whole = np.clip(np.rint(flows / parameters["quantum"]), limit.min, limit.max).astype(np.int16)
+        found |= zip(chunk, whole.reshape(len(chunk), -1), strict=True)
+    rows = [found[pair] for pair in pairs]
     columns = {"frame": pa.array(range(len(rows)), pa.int32()), "flow": pa.array(rows, pa.list_(pa.int16()))}
-    metadata = {"height": str(clip.height), "width": str(clip.width), "quantum": repr(float(quantum))}
+    metadata = {"height": str(clip.height), "width": str(clip.width), "quantum": repr(float(parameters["quantum"]))}
     write_pack(target, columns, FLOW_PACK, **metadata)
 
 
