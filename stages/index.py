@@ -27,11 +27,11 @@ def run(
     work = []
     clips: list[dict[str, Any]] = []
     for row in rows:
-        clip = raw / row.path
-        if not clip.exists():
+        path = raw / row.path
+        if not path.exists():
             quarantine[row.video] = f"clip {row.path} is missing"
             continue
-        facts = asdict(row) | {"path": str(row.path), "content": video.clip_digest(clip)}
+        facts = asdict(row) | {"path": str(row.path), "content": video.clip_digest(path)}
         clips.append({name: facts[name] for name in tables.CLIPS.names})
         work.append(_item(reader, layout, raw, row))
     if not work:
@@ -46,12 +46,16 @@ def run(
         output=output,
     )
     frames, instances = [], []
-    for item in work:
-        clip_frames, clip_instances, bad = annotations.read_clip(output / "clips" / f"{item.name}.arrow")
+    for clip in clips:
+        clip_frames, clip_instances, bad = annotations.read_clip(output / "clips" / f"{clip['video']}.arrow")
         frames.append(clip_frames)
         instances.append(clip_instances)
         quarantine |= bad
-    quarantine |= outcome.quarantined | _fewer_than_promised(clips, frames)
+        if (there := len(clip_frames) + len(bad)) < clip["annotated"]:
+            quarantine[f"{clip['video']}/annotations"] = (
+                f"{there} annotations where the data set promises {clip['annotated']}"
+            )
+    quarantine |= outcome.quarantined
     found = pa.concat_tables(instances)
     quarantine |= _write_sentences(reader, found, _test_videos(clips), output)
     tables.write_parquet(output / "clips.parquet", tables.rows_to_table(clips, tables.CLIPS))
@@ -76,16 +80,6 @@ def _item(reader: Reader, layout: str, raw: Path, row: ClipRow) -> items.Item:
     }
     argument = {"folder": str(raw.absolute()), "layout": layout, "row": row}
     return items.Item(name=row.video, inputs=facts | files | {"layout": layout}, argument=argument)
-
-
-def _fewer_than_promised(clips: list[dict[str, Any]], frames: list[pa.Table]) -> dict[str, str]:
-    reasons = {}
-    for clip, found in zip(clips, frames, strict=True):
-        if len(found) < clip["annotated"]:
-            reasons[f"{clip['video']}/annotations"] = (
-                f"{len(found)} annotated frames can be used where the data set promises {clip['annotated']}"
-            )
-    return reasons
 
 
 def _test_videos(clips: list[dict[str, Any]]) -> pa.Array:

@@ -211,7 +211,7 @@ def test_bad_clips_and_annotations_go_to_quarantine_and_the_rest_is_scored(proje
     assert "up to date" in project.dvc("status")
     index = quarantine(project, "index")
     expected = int(missing[7])
-    assert index[f"{missing[0]}/annotations"].startswith(f"{expected - 1} annotation files (.mat) where")
+    assert index[f"{missing[0]}/annotations"] == f"{expected - 1} annotations where the data set promises {expected}"
     assert "past the end of the clip" in index[f"{past[0]}/00999"]
     assert len(index) == 2
     assert list(quarantine(project, "frames")) == [truncated[0]]
