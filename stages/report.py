@@ -65,7 +65,7 @@ def run(
             "",
             *_sizes(found),
             "",
-            *_zero_shot(found, bootstrap),
+            *zero_shot_lines(found, bootstrap),
             "",
             *_flow(data / "evaluate_flow"),
             "",
@@ -165,7 +165,7 @@ def _sizes(found: dict[str, Result]) -> list[str]:
     return lines
 
 
-def _zero_shot(found: dict[str, Result], bootstrap: resampling.Parameters) -> list[str]:
+def zero_shot_lines(found: dict[str, Result], bootstrap: resampling.Parameters) -> list[str]:
     """Actors whose actions nobody taught: a line a method, over the runs that held out one actor each."""
     lines: list[str] = []
     for name, evidence in results.zero_shot(found.values()).items():

@@ -380,3 +380,17 @@ def test_a_trained_run_is_evaluated_on_every_test_frame_at_its_own_size(data: Pa
     predicted = {frame: found for frame in range(12) if (found := packed.maps("third_in_it", frame))}
     assert list(predicted) == [2, 6]
     assert all(maps[name].shape == (make.HEIGHT, make.WIDTH) for maps in predicted.values() for name in maps)
+
+
+def test_a_zero_shot_run_learns_from_other_labels_than_the_full_one(data: Path, tmp_path: Path) -> None:
+    """The train clips show adult-running and cat-rolling: without the adult's actions nobody teaches running."""
+    full = train_run(data, tmp_path / "full", deeplab_run(data, "rgb"))
+    run = runs.Run("deeplab-rgb-without_adult-0", "deeplab", "rgb", "without_adult", 0, None)
+    held_out = train_run(data, tmp_path / "held_out", run)
+    assert json.loads(held_out["run.json"])["variant"] == "without_adult"
+    assert held_out["model.pt"] != full["model.pt"]
+    biases = [
+        torch.load(tmp_path / name / "model.pt", weights_only=True)["action.branches.0.bias"][7]
+        for name in ("full/deeplab-rgb-full-0", "held_out/deeplab-rgb-without_adult-0")
+    ]
+    assert biases[1] < biases[0]  # running is only ever the wrong answer

@@ -1,0 +1,79 @@
+"""What evaluate found, as the report reads it: rows of results.csv, the oracle, and zero-shot splits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import report
+from stages.core import results, runs
+from stages.core.labels import A2D
+from stages.core.results import Result
+from stages.core.scores import resampling, segmentation
+from stages.core.scores.confusion import Confusions
+
+DRAWS = resampling.Parameters(resamples=20, seed=0)
+
+
+def confusions(*clips: dict[tuple[int, int], int]) -> Confusions:
+    """(truth, predicted) -> pixels, clip by clip."""
+    matrices = np.zeros((len(clips), A2D.ids, A2D.ids), np.int64)
+    for position, cells in enumerate(clips):
+        for cell, pixels in cells.items():
+            matrices[position][cell] = pixels
+    return Confusions([f"clip{position}" for position in range(len(clips))], {"joint": matrices}, A2D)
+
+
+def result(variant: str, found: Confusions) -> Result:
+    run = runs.Run(f"deeplab-rgb-{variant}-0", "deeplab", "rgb", variant, 0, None)
+    parts = {"all": found, "non_boundary": found, "small": found, "medium": found, "large": found}
+    scores = segmentation.summary(segmentation.Comparison(parts, None, 3, 3), DRAWS)
+    return Result(run, scores | {"coverage": {"scored": 3, "of": 4}}, found)
+
+
+FULL = result("full", confusions({(0, 0): 8, (17, 17): 3, (17, 0): 1}, {(0, 0): 4, (66, 68): 2}))
+
+
+def test_every_figure_is_a_row_with_its_coverage() -> None:
+    rows = {(row[3], row[5]): (row[6], row[7]) for row in results.rows("sample", FULL)}
+    assert rows["full", "actor/global_accuracy"] == (pytest.approx(100 * 17 / 18), "3/4")
+    assert ("full", "joint/mean_iou_low") in rows
+
+
+def test_a_pair_s_accuracy_and_scores_without_boundaries_stand_where_the_paper_has_them() -> None:
+    """Dang et al. 2018: table 5 has each pair's accuracy, table 2 is the variant `non-boundary`."""
+    rows = {(row[3], row[5]): row[6] for row in results.rows("sample", FULL)}
+    assert rows["full", "accuracy/adult-running"] == 75 and rows["full", "accuracy/cat-rolling"] == 0
+    assert rows["non-boundary", "joint/mean_iou"] == rows["full", "joint/mean_iou"]
+
+
+def test_zero_shot_scores_each_pair_on_the_run_that_held_its_actor_out() -> None:
+    """Without the adult's actions 17 is called 18; without the cat's 66 is right in 1 of 2 pixels."""
+    adult = result("without_adult", confusions({(0, 0): 8, (17, 18): 4}, {(0, 0): 4, (66, 66): 2}))
+    cat = result("without_cat", confusions({(0, 0): 8, (17, 17): 4}, {(0, 0): 4, (66, 66): 1, (66, 68): 1}))
+    evidence = results.zero_shot([FULL, adult, cat])
+    assert list(evidence) == ["deeplab, rgb, 0"]
+    values = resampling.values(evidence["deeplab, rgb, 0"])
+    assert (values["adult/class_accuracy"], values["cat/class_accuracy"]) == (0, 50)
+    assert values["class_accuracy"] == 25  # of two pairs
+
+
+def test_without_runs_that_held_an_actor_out_there_is_no_zero_shot() -> None:
+    assert results.zero_shot([FULL]) == {}
+
+
+def test_the_report_shows_zero_shot_splits_and_says_over_how_many_pairs() -> None:
+    adult = result("without_adult", confusions({(17, 17): 3, (17, 18): 1}))
+    lines = report.zero_shot_lines({"run": adult}, DRAWS)
+    assert lines[-1].startswith("| deeplab, rgb, 0 | 75.0 |") and "| 1 of 43 | adult 75.0 |" in lines[-1]
+    assert report.zero_shot_lines({"run": FULL}, DRAWS) == []
+
+
+def test_the_oracle_is_that_of_the_run_that_covers_most() -> None:
+    found = results.oracle([FULL])
+    assert found is not None and found.coverage == "3/4" and found.scores["actor"].mean_iou == 100
+    assert results.oracle([]) is None
+
+
+def test_a_run_that_was_not_evaluated_has_no_results(tmp_path: Path) -> None:
+    assert not results.has(tmp_path, "deeplab-rgb-full-0")
