@@ -36,8 +36,6 @@ SHORT = {
         "threads": 1,
     },
     "train_flow": {"pairs": 2, "height": 64, "width": 64, "loaders": 0, "threads": 1, "checkpoint_seconds": 0},
-    "train_flow.networks": {"flownets": {"steps": 2}, "flownetc": {"steps": 2}},
-    "evaluate_flow": {"shapes": [{"height": 64, "width": 64, "pairs": 2}], "resamples": 5},
     "train.common": {"threads": 1, "loaders": 0, "checkpoint_seconds": 0},
     "evaluate": {"resamples": 10},
 }

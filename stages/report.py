@@ -1,7 +1,7 @@
 """Stage `report`: one table of methods, and one sheet of pictures.
 
-Reads data/index, data/frames, data/evaluate, data/evaluate_flow and the published figures. Writes data/report:
-results.csv (a figure a row), ledger.csv (every published figure and what was computed here), report.md, sheet.png.
+Reads data/index, data/frames, data/evaluate and the published figures. Writes data/report: results.csv (a figure a
+row), ledger.csv (every published figure and what was computed here), report.md, sheet.png.
 Runs are those of params.yaml; a run without scores is `not run` in the table.
 """
 
@@ -66,8 +66,6 @@ def run(
             *_sizes(found),
             "",
             *zero_shot_lines(found, bootstrap),
-            "",
-            *_flow(data / "evaluate_flow"),
             "",
             *published.markdown(ledger),
             "",
@@ -188,25 +186,6 @@ def zero_shot_lines(found: dict[str, Result], bootstrap: resampling.Parameters) 
         "|---|---:|---:|---:|---:|---|",
         *lines,
     ]
-
-
-def _flow(folder: Path) -> list[str]:
-    """Backends of optical flow by how wrong they are on pairs with exact flow."""
-    if not (folder / "scores.csv").exists():
-        return []
-    scores = pd.read_csv(folder / "scores.csv")
-    lines = [
-        "Optical flow on pairs with exact flow that no training saw: endpoint error in pixels, by true speed.",
-        "",
-    ]
-    titles = ["all", "under_10", "10_to_40", "over_40"]
-    heads = " | ".join(title.replace("_", " ") for title in titles)
-    lines += [f"| pairs | backend | {heads} | Fl-all, % |", "|---|---|" + "---:|" * (len(titles) + 1)]
-    for (pairs, backend), rows in scores.groupby(["pairs", "backend"], sort=False):
-        found = rows.set_index(["speed", "metric"])["value"]
-        errors = " | ".join(f"{found[title, 'endpoint_error']:.2f}" for title in titles)
-        lines.append(f"| {pairs} | {backend} | {errors} | {found['all', 'fl_all']:.1f} |")
-    return [*lines, "", "![Frame, true flow, and each backend's](../evaluate_flow/sheet.png)"]
 
 
 def _sheet(samples: dataset.Dataset, names: list[str], folder: Path, *, rows: int, target: Path) -> None:

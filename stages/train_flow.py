@@ -92,6 +92,7 @@ def _train(
         crop=config.crop,
         chairs=parameters.chairs,
         numbers=numbers,
+        ranges=training_pairs.RANGES[parameters.config],
     )
     key = items.digest(
         {
