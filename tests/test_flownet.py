@@ -17,8 +17,8 @@ from models.base import channels_last, parameter_count
 from models.flownet import Config, FlowNet, Pairs, correlation
 
 TINY = {
-    "s": replace(flownet.flownets_small, width=0.06),
-    "c": replace(flownet.flownetc_small, width=0.06, displacement=2, step=1),
+    "s": replace(flownet.flownets_small, width=0.06, flow_gain=1.0),
+    "c": replace(flownet.flownetc_small, width=0.06, flow_gain=1.0, displacement=2, step=1),
 }
 KINDS = pytest.mark.parametrize("kind", ["s", "c"])
 PAPER = {"s": flownet.flownets_paper, "c": flownet.flownetc_paper}
@@ -257,6 +257,19 @@ def test_the_order_of_the_frames_matters(kind: str) -> None:
     network, batch = tiny(kind), pairs()
     turned = Pairs(first=batch["second"], second=batch["first"])
     assert not torch.allclose(network.predict(batch), network.predict(turned), atol=1e-3)
+
+
+@KINDS
+def test_the_gain_of_flow_layers_makes_a_network_start_near_zero_flow(kind: str) -> None:
+    torch.manual_seed(0)
+    start = flownet.build(replace(TINY[kind], flow_gain=0.01)).predict(pairs()).abs().mean()
+    assert 0 < start < tiny(kind).predict(pairs()).abs().mean() / 20
+
+
+def test_deviation_divides_frames_once_their_mean_is_off() -> None:
+    frames = pairs()["first"]
+    halved = flownet.build(replace(TINY["s"], deviation=0.5))._normalised(frames)
+    torch.testing.assert_close(halved, 2 * tiny("s")._normalised(frames))
 
 
 def test_frames_are_scaled_and_lose_the_mean() -> None:
