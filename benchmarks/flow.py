@@ -18,20 +18,20 @@ from rich.table import Table
 from models import flownet
 from stages import evaluate_flow
 from stages.core import cli, items
-from stages.core.flow import backends
+from stages.core.flow import backends, classical, networks
 from stages.core.generator.pairs import make_pair
 from stages.core.scores.flow import FlowErrors
 from stages.core.scores.resampling import values
 
 
 def measure(
-    networks: Path, *, pairs: int = 6, height: int = 320, width: int = 568, paper: bool = True
+    trained: Path, *, pairs: int = 6, height: int = 320, width: int = 568, paper: bool = True
 ) -> list[tuple[str, float, float, float]]:
     """(backend, endpoint error, Fl-all, ms a pair); errors are NaN where weights are random."""
     made = [make_pair(5, number, height=height, width=width, pool=evaluate_flow.POOL) for number in range(pairs)]
     rows = []
-    for name in (*backends.CLASSICAL, *(n for n in backends.NETWORKS if (networks / n / "model.pt").exists())):
-        weights = networks / name if name in backends.NETWORKS else None
+    for name in (*classical.NAMES, *(n for n in networks.NAMES if (trained / n / "model.pt").exists())):
+        weights = trained / name if name in networks.NAMES else None
         digest = "" if weights is None else items.file_digest(weights / "model.pt")
         estimate = backends.open_backend(name, weights=weights, digest=digest)
         errors, times = FlowErrors(), []
@@ -42,7 +42,7 @@ def measure(
             errors.add(str(number), pair.flow, flow)
         found = values(errors.evidence())
         rows.append((name, found["all/endpoint_error"], found["all/fl_all"], 1000 * statistics.median(times)))
-    return rows + [(f"{name} paper", np.nan, np.nan, _paper_ms(name, made)) for name in backends.NETWORKS if paper]
+    return rows + [(f"{name} paper", np.nan, np.nan, _paper_ms(name, made)) for name in networks.NAMES if paper]
 
 
 def _paper_ms(name: str, made: list) -> float:  # type: ignore[type-arg]
@@ -57,12 +57,12 @@ def _paper_ms(name: str, made: list) -> float:  # type: ignore[type-arg]
 
 
 def main(
-    networks: Annotated[Path, typer.Option(help="output of the stage `train_flow`")] = Path("data/train_flow"),
+    trained: Annotated[Path, typer.Option(help="output of the stage `train_flow`")] = Path("data/train_flow"),
     pairs: Annotated[int, typer.Option(help="generated pairs", min=1)] = 6,
 ) -> None:
     """Endpoint error, Fl-all and time of every backend."""
     table = Table("backend", "endpoint error, pixels", "Fl-all, %", "ms a pair", title="320 x 568, pairs alike for all")
-    for name, error, wrong, milliseconds in measure(networks, pairs=pairs):
+    for name, error, wrong, milliseconds in measure(trained, pairs=pairs):
         table.add_row(name, f"{error:.2f}", f"{wrong:.1f}", f"{milliseconds:.0f}")
     Console().print(table)
 

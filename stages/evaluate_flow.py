@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from stages.core import cli, items, pictures
-from stages.core.flow import backends, files
+from stages.core.flow import backends, files, networks
 from stages.core.flow.encodings import colour_wheel
+from stages.core.flow.estimation import Estimator
 from stages.core.flow.files import Pair
 from stages.core.generator.pairs import make_pair
 from stages.core.params import Section, load
@@ -50,12 +51,12 @@ def run(
     parameters: Parameters,
     *,
     preset: str,
-    networks: Path = Path("data/train_flow"),
+    trained: Path = Path("data/train_flow"),
     output: Path = Path("data/evaluate_flow"),
 ) -> dict[str, Any]:
     """Score every backend, and the estimate zero, on the same pairs."""
     estimators = {ZERO: lambda first, second: np.zeros((*first.shape[:3], 2), np.float32)} | {
-        name: _open(name, networks, preset) for name in parameters.backends
+        name: _open(name, trained, preset) for name in parameters.backends
     }
     bootstrap = resampling.Parameters(resamples=parameters.resamples, seed=parameters.seed)
     result: dict[str, Any] = {}
@@ -80,8 +81,8 @@ def run(
     return result
 
 
-def _open(name: str, networks: Path, preset: str) -> backends.Estimator:
-    weights = networks / name if name in backends.NETWORKS else None
+def _open(name: str, trained: Path, preset: str) -> Estimator:
+    weights = trained / name if name in networks.NAMES else None
     digest = "" if weights is None else items.file_digest(weights / "model.pt")
     return backends.open_backend(name, weights=weights, digest=digest, preset=preset)
 

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from stages.core import cli, items
-from stages.core.flow import packs
-from stages.core.flow.backends import NETWORKS
+from stages.core.flow import backends, classical, networks
 from stages.core.params import Section, load
 
 
@@ -41,12 +40,12 @@ def run(
     *,
     recipe: str,
     frames: Path = Path("data/frames"),
-    networks: Path = Path("data/train_flow"),
+    trained: Path = Path("data/train_flow"),
     output: Path = Path("data/optical_flow"),
 ) -> items.Outcome:
     """Estimate flow for every decoded clip. Raises ``ValueError`` for a recipe that does not exist."""
-    backend, direction = packs.parse_recipe(recipe)
-    weights = networks / backend if backend in NETWORKS else None
+    backend, direction = backends.parse_recipe(recipe)
+    weights = trained / backend if backend in networks.NAMES else None
     learned = {} if weights is None else {"weights": str(weights.absolute()), "digest": _digest(weights)}
     work = [
         items.Item(
@@ -62,10 +61,10 @@ def run(
     }  # fmt: skip
     return items.run(
         f"optical_flow-{recipe}",
-        packs.pack_flow,
+        classical.pack_flow if weights is None else networks.pack_flow,
         work,
         parameters=matter,
-        libraries=["opencv-python-headless", "pyarrow", "scikit-image", "torch"],
+        libraries=["opencv-python-headless", "pyarrow", "scikit-image", *(["torch"] if weights else [])],
         output=output / recipe,
         gpu=weights is not None,
     )

@@ -20,7 +20,7 @@ from stages import index as index_stage
 from stages import optical_flow as flow_stage
 from stages.core import dataset, items, tables, video, workers
 from stages.core.datasets import a2d, layouts
-from stages.core.flow import packs
+from stages.core.flow import classical
 from stages.core.generator.release import write_video
 from stages.core.labels import A2D
 
@@ -165,7 +165,7 @@ def packed_dataset(
         if with_flow:
             (folder / "flow").mkdir(exist_ok=True)
             parameters = {"backend": "dis", "preset": "fast", "direction": "forward", "height": None, "quantum": 0.0625}
-            packs.pack_flow({"path": str(clip)}, parameters, folder / "flow" / f"{square.video}.arrow")
+            classical.pack_flow({"path": str(clip)}, parameters, folder / "flow" / f"{square.video}.arrow")
         for frame in square.annotated:
             labels = np.where(square.mask(frame), square.label, 0).astype(np.uint8)
             annotated.append(dataset.AnnotatedFrame(square.video, frame, tables.encode_png(labels)))

@@ -9,7 +9,7 @@ import torch
 
 from models import flownet
 from stages.core import training
-from stages.core.flow import backends
+from stages.core.flow import backends, classical, estimation
 from tests import make
 
 RIGHT, DOWN = 3, 2
@@ -38,7 +38,7 @@ def middle(field: np.ndarray) -> list[float]:
     return np.median(field[16:-16, 16:-16], axis=(0, 1)).tolist()
 
 
-@pytest.mark.parametrize("name", backends.CLASSICAL)
+@pytest.mark.parametrize("name", classical.NAMES)
 def test_a_classical_backend_finds_a_shift_in_pixels_right_and_down(
     name: str, frames: tuple[np.ndarray, np.ndarray]
 ) -> None:
@@ -63,7 +63,7 @@ def test_flipped_frames_give_flipped_flow(name: str, tolerance: float, frames: t
 def test_flow_of_resized_frames_stays_in_pixels_of_the_frame(
     name: str, height: int, frames: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    field = backends.at_height(backends.open_backend(name), height)(*frames)[0]
+    field = estimation.at_height(backends.open_backend(name), height)(*frames)[0]
     assert field.shape == (80, 96, 2)
     assert middle(field) == pytest.approx([RIGHT, DOWN], abs=0.4)
 

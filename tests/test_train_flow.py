@@ -100,18 +100,18 @@ def test_a_trained_network_estimates_the_flow_of_clips_and_is_scored(tmp_path: P
         train_flow.run(parameters(), network="flownets", output=data / "train_flow")
         settings = optical_flow.Parameters(recipes={}, dis=optical_flow.Dis(preset="fast"), height=None, quantum=0.0625)
         outcome = optical_flow.run(
-            settings, recipe="flownets-forward", frames=data / "frames", networks=data / "train_flow",
+            settings, recipe="flownets-forward", frames=data / "frames", trained=data / "train_flow",
             output=data / "optical_flow",
         )  # fmt: skip
         again = optical_flow.run(
-            settings, recipe="flownets-forward", frames=data / "frames", networks=data / "train_flow",
+            settings, recipe="flownets-forward", frames=data / "frames", trained=data / "train_flow",
             output=data / "optical_flow",
         )  # fmt: skip
         wanted = evaluate_flow.Parameters(
             backends=["dis", "flownets"], shapes=[evaluate_flow.Shape(height=64, width=96, pairs=2)], seed=1,
             resamples=5, chairs=None,
         )  # fmt: skip
-        result = evaluate_flow.run(wanted, preset="fast", networks=data / "train_flow", output=data / "evaluate_flow")
+        result = evaluate_flow.run(wanted, preset="fast", trained=data / "train_flow", output=data / "evaluate_flow")
     assert len(outcome.computed) == 3 and len(again.reused) == 3 and not outcome.quarantined
     clip = packs.ClipFlow(data / "optical_flow/flownets-forward/clips/third_in_it.arrow")
     assert len(clip) == 12 and np.isfinite(clip.frame(0)).all()
@@ -124,7 +124,7 @@ def test_a_trained_network_estimates_the_flow_of_clips_and_is_scored(tmp_path: P
 def test_a_recipe_whose_network_is_not_trained_says_which_stage_to_run(tmp_path: Path) -> None:
     settings = optical_flow.Parameters(recipes={}, dis=optical_flow.Dis(preset="fast"), height=None, quantum=0.0625)
     with pytest.raises(ValueError, match="dvc repro train_flow@flownets"):
-        optical_flow.run(settings, recipe="flownets-forward", networks=tmp_path)
+        optical_flow.run(settings, recipe="flownets-forward", trained=tmp_path)
 
 
 @pytest.mark.needs_shared
