@@ -35,6 +35,7 @@ SHORT = {
         "loaders": 0,
         "threads": 1,
     },
+    "train_flow": {"pairs": 2, "height": 128, "width": 192, "loaders": 0, "threads": 1, "checkpoint_seconds": 0},
     "train.common": {"threads": 1, "loaders": 0, "checkpoint_seconds": 0},
     "evaluate": {"resamples": 10},
 }

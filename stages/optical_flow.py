@@ -1,6 +1,7 @@
 """Stage `optical_flow`: motion from frame to frame, one recipe <backend>-<direction> a run, one packed file per clip.
 
-Reads data/frames. Writes data/optical_flow/<recipe>: clips/<video>.arrow, manifest, quarantine.
+Reads data/frames and, for a FlowNet, data/train_flow/<network>. Writes data/optical_flow/<recipe>: clips/<video>.arrow,
+manifest, quarantine.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from stages.core import cli, items
-from stages.core.flow import packs
+from stages.core.flow import backends, classical, networks
 from stages.core.params import Section, load
 
 
@@ -19,11 +20,18 @@ class Dis(Section):
     preset: Literal["ultrafast", "fast", "medium"]
 
 
+class Recipe(Section):
+    """One entry of ``optical_flow.recipes``: what it reads beside frames (data/frames once more, where nothing)."""
+
+    reads: Path
+
+
 class Parameters(Section):
     """Section ``optical_flow`` of params.yaml."""
 
-    recipes: list[str]
+    recipes: dict[str, Recipe]
     dis: Dis
+    height: int | None  # that frames are resized to for the estimate; values stay in pixels of the stored frame
     quantum: float
 
 
@@ -32,21 +40,41 @@ def run(
     *,
     recipe: str,
     frames: Path = Path("data/frames"),
+    trained: Path = Path("data/train_flow"),
     output: Path = Path("data/optical_flow"),
 ) -> items.Outcome:
     """Estimate flow for every decoded clip. Raises ``ValueError`` for a recipe that does not exist."""
-    _, direction = packs.parse_recipe(recipe)
+    backend, direction = backends.parse_recipe(recipe)
+    weights = trained / backend if backend in networks.NAMES else None
+    learned = {} if weights is None else {"weights": str(weights.absolute()), "digest": _digest(weights)}
     work = [
         items.Item(
-            name=name, inputs={"frames": key}, argument={"path": str((frames / "clips" / f"{name}.arrow").absolute())}
+            name=name,
+            inputs={"frames": key, "weights": learned.get("digest", "")},
+            argument={"path": str((frames / "clips" / f"{name}.arrow").absolute()), **learned},
         )
         for name, key in items.read_manifest(frames).items()
     ]
-    matter = {"direction": direction, "preset": parameters.dis.preset, "quantum": parameters.quantum}
-    libraries = ["opencv-python-headless", "pyarrow"]
+    matter = {
+        "backend": backend, "direction": direction, "preset": parameters.dis.preset, "height": parameters.height,
+        "quantum": parameters.quantum,
+    }  # fmt: skip
     return items.run(
-        f"optical_flow-{recipe}", packs.pack_flow, work, parameters=matter, libraries=libraries, output=output / recipe
+        f"optical_flow-{recipe}",
+        classical.pack_flow if weights is None else networks.pack_flow,
+        work,
+        parameters=matter,
+        libraries=["opencv-python-headless", "pyarrow", "scikit-image", *(["torch"] if weights else [])],
+        output=output / recipe,
+        gpu=weights is not None,
     )
+
+
+def _digest(weights: Path) -> str:
+    """Of a network's weights. Raises ``ValueError`` when they are not there."""
+    if not (weights / "model.pt").exists():
+        raise ValueError(f"{weights / 'model.pt'} not found: run `dvc repro train_flow@{weights.name}`")
+    return items.digest([items.file_digest(weights / name) for name in ("model.pt", "run.json")])
 
 
 def main(recipe: Annotated[str, typer.Option(help="<backend>-<direction>, one of optical_flow.recipes")]) -> None:

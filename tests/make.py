@@ -20,7 +20,7 @@ from stages import index as index_stage
 from stages import optical_flow as flow_stage
 from stages.core import dataset, items, tables, video, workers
 from stages.core.datasets import a2d, layouts
-from stages.core.flow import packs
+from stages.core.flow import classical
 from stages.core.generator.release import write_video
 from stages.core.labels import A2D
 
@@ -164,8 +164,8 @@ def packed_dataset(
         clip = pack_frames(folder / "clips" / f"{square.video}.arrow", square.pictures())
         if with_flow:
             (folder / "flow").mkdir(exist_ok=True)
-            parameters = {"preset": "fast", "direction": "forward", "quantum": 0.0625}
-            packs.pack_flow({"path": str(clip)}, parameters, folder / "flow" / f"{square.video}.arrow")
+            parameters = {"backend": "dis", "preset": "fast", "direction": "forward", "height": None, "quantum": 0.0625}
+            classical.pack_flow({"path": str(clip)}, parameters, folder / "flow" / f"{square.video}.arrow")
         for frame in square.annotated:
             labels = np.where(square.mask(frame), square.label, 0).astype(np.uint8)
             annotated.append(dataset.AnnotatedFrame(square.video, frame, tables.encode_png(labels)))
@@ -203,6 +203,6 @@ def run_to_flow(folder: Path, *, recipe: str = "dis-forward", **index: Any) -> P
         index=data / "index",
         output=data / "frames",
     )
-    parameters = flow_stage.Parameters(recipes=[recipe], dis=flow_stage.Dis(preset="fast"), quantum=0.0625)
+    parameters = flow_stage.Parameters(recipes={}, dis=flow_stage.Dis(preset="fast"), height=None, quantum=0.0625)
     flow_stage.run(parameters, recipe=recipe, frames=data / "frames", output=data / "optical_flow")
     return data

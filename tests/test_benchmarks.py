@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import confusion, feeding, frames, noop, one_more_clip, sentences, stages_side_by_side
+from benchmarks import confusion, feeding, flow_storage, frames, noop, one_more_clip, sentences, stages_side_by_side
+from benchmarks import flow as flow_benchmark
 from benchmarks.ratio import Ratio
 from models import METHODS
 from stages import profile
@@ -53,6 +54,19 @@ def test_a_benchmark_prints_one_ratio_of_two_times(name: str, tmp_path: Path) ->
     assert isinstance(ratio, Ratio) and ratio.name == name
     assert ratio.seconds > 0 and ratio.against > 0
     assert str(ratio).startswith(f"{name}: {ratio.value:.2f} = ")
+
+
+def test_quantised_flow_is_smaller_than_floats_and_off_by_half_a_quantum_at_most(tmp_path: Path) -> None:
+    rows = {name: (size, largest) for name, size, _, largest in flow_storage.measure(tmp_path, clips=2)}
+    assert rows["float32"][1] == 0
+    assert rows["int16, 1/16 pixel"][0] < rows["float16"][0] < rows["float32"][0]
+    assert 0 < rows["int16, 1/16 pixel"][1] <= 2**0.5 / 32 + 1e-6
+
+
+def test_backends_are_measured_side_by_side(tmp_path: Path) -> None:
+    rows = flow_benchmark.measure(tmp_path, pairs=1, height=64, width=96, paper=False)
+    assert [row[0] for row in rows] == ["dis", "farneback", "tvl1"]
+    assert all(error > 0 and milliseconds > 0 for _, error, _, milliseconds in rows)
 
 
 @pytest.mark.parametrize("config", ["small", pytest.param("paper", marks=pytest.mark.slow)])

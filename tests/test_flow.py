@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from stages import optical_flow as flow_stage
 from stages.core import items
-from stages.core.flow import encodings, packs
+from stages.core.flow import backends, classical, encodings, packs
 from stages.core.items import BadItem
 from tests import make
 
-FINE: Mapping[str, Any] = {"preset": "medium", "direction": "forward", "quantum": 0.0625}
+FINE: Mapping[str, Any] = {
+    "backend": "dis", "preset": "medium", "direction": "forward", "height": None, "quantum": 0.0625,
+}  # fmt: skip
 
 
 def drift(count: int, *, right: int, down: int) -> np.ndarray:
@@ -32,7 +34,7 @@ def drift(count: int, *, right: int, down: int) -> np.ndarray:
 
 def packed_flow(folder: Path, pictures: np.ndarray, **changed: Any) -> packs.ClipFlow:
     clip = make.pack_frames(folder / "frames.arrow", pictures)
-    packs.pack_flow({"path": str(clip)}, FINE | changed, folder / "flow.arrow")
+    classical.pack_flow({"path": str(clip)}, FINE | changed, folder / "flow.arrow")
     return packs.ClipFlow(folder / "flow.arrow")
 
 
@@ -94,18 +96,18 @@ def test_the_same_clip_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_recipe_names_its_backend_and_direction() -> None:
-    assert packs.parse_recipe("dis-forward") == ("dis", "forward")
-    assert packs.parse_recipe("dis-backward") == ("dis", "backward")
+    assert backends.parse_recipe("dis-forward") == ("dis", "forward")
+    assert backends.parse_recipe("dis-backward") == ("dis", "backward")
 
 
 @pytest.mark.parametrize("recipe", ["dis", "dis-sideways", "flownets3-forward", "", "forward-dis", "dis-forward-2"])
 def test_an_unknown_recipe_is_an_error_that_names_what_there_is(recipe: str) -> None:
     with pytest.raises(ValueError, match=r"is no recipe.*dis.*forward, backward"):
-        packs.parse_recipe(recipe)
+        backends.parse_recipe(recipe)
 
 
 def test_the_stage_refuses_an_unknown_recipe_before_it_does_anything(tmp_path: Path) -> None:
-    parameters = flow_stage.Parameters(recipes=[], dis=flow_stage.Dis(preset="fast"), quantum=0.1)
+    parameters = flow_stage.Parameters(recipes={}, dis=flow_stage.Dis(preset="fast"), height=None, quantum=0.1)
     with pytest.raises(ValueError, match="is no recipe"):
         flow_stage.run(parameters, recipe="dis-sideways", frames=tmp_path / "none", output=tmp_path)
     assert not any(tmp_path.iterdir())

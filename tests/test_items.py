@@ -241,7 +241,7 @@ def test_a_relative_import_is_refused_because_the_closure_could_not_follow_it() 
 
 def test_the_closure_of_a_stage_holds_what_it_computes_with_and_no_plumbing() -> None:
     found = set(code_closure.import_closure("stages.optical_flow"))
-    assert {"stages.optical_flow", "stages.core.flow.packs", "stages.core.video", "stages.core.tables"} <= found
+    assert {"stages.optical_flow", "stages.core.flow.classical", "stages.core.video", "stages.core.tables"} <= found
     assert not found & code_closure.PLUMBING
 
 

@@ -307,3 +307,18 @@ def write_noise(path: Path, *, frames: int, height: int, width: int) -> None:
             picture = np.roll(noise, 2 * number, axis=1)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+@pytest.mark.slow
+def test_a_flownet_is_trained_and_gives_the_flow_of_a_recipe_that_reads_it(project: Workspace) -> None:
+    project.set(
+        {
+            "train_flow.networks": {"flownets": {"steps": 2}},
+            "optical_flow.recipes": {"flownets-forward": {"reads": "data/train_flow/flownets"}},
+        }
+    )
+    said = project.dvc("repro", "optical_flow@flownets-forward")
+    assert stages_run(said)[-2:] == ["train_flow@flownets", "optical_flow@flownets-forward"]
+    assert counts(said, "optical_flow-flownets-forward") == (TRAIN + TEST, 0)
+    said = project.dvc("repro", "optical_flow@dis-forward", "train_flow@flownets")
+    assert stages_run(said) == []

@@ -145,15 +145,20 @@ def _paths(folder: Path, number: int) -> tuple[Path, Path, Path]:
     return folder / f"{stem}_img1.ppm", folder / f"{stem}_img2.ppm", folder / f"{stem}_flow.flo"
 
 
+def split_list(folder: Path) -> Path | None:
+    """The list of the split, in ``folder`` or in the one above it; None where there is none."""
+    return next((path for path in (folder / SPLIT_FILE, folder.parent / SPLIT_FILE) if path.is_file()), None)
+
+
 def _split_marks(folder: Path) -> list[str]:
     """`1` or `2` of each pair, in order."""
-    for path in (folder / SPLIT_FILE, folder.parent / SPLIT_FILE):
-        if path.is_file():
-            marks = path.read_text(encoding="utf-8", errors="replace").split()
-            if wrong := set(marks) - set(SPLITS.values()):
-                raise ValueError(f"{path}: every line is 1 (train) or 2 (validation), found {sorted(wrong)[0][:20]!r}")
-            return marks
-    raise ValueError(f"{folder / SPLIT_FILE} not found; FlyingChairs' site has it, put it beside the pairs")
+    path = split_list(folder)
+    if path is None:
+        raise ValueError(f"{folder / SPLIT_FILE} not found; FlyingChairs' site has it, put it beside the pairs")
+    marks = path.read_text(encoding="utf-8", errors="replace").split()
+    if wrong := set(marks) - set(SPLITS.values()):
+        raise ValueError(f"{path}: every line is 1 (train) or 2 (validation), found {sorted(wrong)[0][:20]!r}")
+    return marks
 
 
 def _content(path: Path) -> bytes:
