@@ -7,7 +7,7 @@ where they are, and of the published size with random weights for their time alo
 import statistics
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models import flownet
+from models.base import channels_last
 from stages import evaluate_flow
 from stages.core import cli, items
 from stages.core.flow import backends, classical, networks
@@ -46,7 +47,7 @@ def measure(
 
 
 def _paper_ms(name: str, made: list) -> float:  # type: ignore[type-arg]
-    network = flownet.build(flownet.configuration(name, "paper")).eval()
+    network: Any = channels_last(flownet.build(flownet.configuration(name, "paper"))).eval()
     times = []
     for pair in made[:3]:
         batch = flownet.Pairs(first=torch.from_numpy(pair.first[None]), second=torch.from_numpy(pair.second[None]))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models import flownet
-from models.base import choose_device
+from models.base import channels_last, choose_device
 from stages.core.flow.estimation import Estimator, pack_clip
 
 NAMES = ("flownets", "flownetc")
@@ -31,7 +31,7 @@ def open_network(folder: Path, digest: str) -> Estimator:
     network = flownet.build(flownet.configuration(run["network"], run["config"]))
     network.load_state_dict(torch.load(folder / "model.pt", weights_only=True, map_location="cpu"))
     device = choose_device()
-    network.to(device).eval()
+    channels_last(network).to(device).eval()
 
     def estimate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         pairs = flownet.Pairs(
