@@ -23,6 +23,7 @@ from stages.core.generator.pairs import make_pair
 from stages.core.params import Section, load
 from stages.core.scores import flow as flow_scores
 from stages.core.scores import resampling
+from stages.optical_flow import Dis
 
 POOL = "flow-test"
 ZERO = "zero"
@@ -127,13 +128,7 @@ def _table(result: dict[str, Any]) -> pd.DataFrame:
 
 def main() -> None:
     """Score the backends of optical flow."""
-    run(load("evaluate_flow", Parameters), preset=load("optical_flow.dis", Preset).preset)
-
-
-class Preset(Section):
-    """Of DIS, as `optical_flow` has it."""
-
-    preset: str
+    run(load("evaluate_flow", Parameters), preset=load("optical_flow.dis", Dis).preset)
 
 
 if __name__ == "__main__":
