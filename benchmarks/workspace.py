@@ -36,6 +36,8 @@ SHORT = {
         "threads": 1,
     },
     "train_flow": {"pairs": 2, "height": 128, "width": 192, "loaders": 0, "threads": 1, "checkpoint_seconds": 0},
+    "train_flow.networks": {"flownets": {"steps": 2}},
+    "evaluate_flow": {"backends": ["dis", "flownets"], "shapes": [{"height": 64, "width": 96, "pairs": 2}]},
     "train.common": {"threads": 1, "loaders": 0, "checkpoint_seconds": 0},
     "evaluate": {"resamples": 10},
 }

@@ -12,6 +12,11 @@ METHODS = {
 }
 """Name of each method -> its module. A method is one file and one line here."""
 
+VARIANTS = {
+    "deeplab": ("late_fusion",),
+}
+"""Name of a method -> its ablations and contrasts, the keys of ``VARIANTS`` in its module, known without torch."""
+
 
 def method(name: str) -> ModuleType:
     """The module of method ``name``. Raises ``ValueError`` that names the methods there are."""

@@ -67,7 +67,8 @@ class Training:
     batch: int
     learning_rates: dict[str, float] = field(default_factory=dict)
     optimiser: str = "sgd"  # sgd (momentum 0.9) or adam
-    schedule: str = "poly"  # poly (power 0.9, DeepLab), cosine (one cycle with warm-up) or step:<at>:<factor>
+    # poly (power 0.9, DeepLab), cosine (one cycle with warm-up) or step:<at>,<at>,...:<factor>
+    schedule: str = "poly"
     weight_decay: float = 5e-4
 
 

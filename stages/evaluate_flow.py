@@ -1,6 +1,6 @@
-"""``python -m stages.evaluate_flow``: how wrong each backend of optical flow is, on exact flow that no training saw.
+"""Stage `evaluate_flow`: how wrong each backend of optical flow is, on exact flow that no training saw.
 
-No stage of dvc.yaml yet. Reads data/train_flow, for FlowNets, and generates pairs (another seed and another pool than
+Reads data/train_flow, for FlowNets, and generates pairs (another seed and another pool than
 training's). Writes data/evaluate_flow: metrics.json (endpoint error and Fl-all by backend, size of the frame and
 speed), scores.csv (the same, a figure a row) and sheet.png (frames, true flow, and each backend's). FlyingChairs'
 validation pairs are scored too, where they are.

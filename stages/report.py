@@ -1,7 +1,7 @@
 """Stage `report`: one table of methods, and one sheet of pictures.
 
-Reads data/index, data/frames, data/evaluate and the published figures. Writes data/report: results.csv (a figure a
-row), ledger.csv (every published figure and what was computed here), report.md, sheet.png.
+Reads data/index, data/frames, data/evaluate, data/evaluate_flow and the published figures. Writes data/report:
+results.csv (a figure a row), ledger.csv (every published figure and what was computed here), report.md, sheet.png.
 Runs are those of params.yaml; a run without scores is `not run` in the table.
 """
 
@@ -15,7 +15,8 @@ from stages.core import cli, dataset, pictures, published, results, runs, window
 from stages.core.labels import LabelSpace
 from stages.core.params import Section, load, read
 from stages.core.results import KINDS, Oracle, Result, known_sizes
-from stages.core.scores import confusion, maps, resampling, segmentation, sizes, zero_shot
+from stages.core.runs import FULL
+from stages.core.scores import confusion, flow, maps, resampling, segmentation, sizes, zero_shot
 from stages.core.scores.confusion import Confusions
 
 SMOKE_TEST = 20
@@ -67,6 +68,8 @@ def run(
             "",
             *zero_shot_lines(found, bootstrap),
             "",
+            *flow_lines(data / "evaluate_flow"),
+            "",
             *published.markdown(ledger),
             "",
             "![Frame, ground truth, and each run, in the colours of the labels](sheet.png)",
@@ -116,13 +119,15 @@ def _table(found: dict[str, Result], missing: list[str], oracle: Oracle | None) 
 
 
 def _comparisons(found: dict[str, Result], oracle: Oracle | None, bootstrap: resampling.Parameters) -> list[str]:
-    """Flow against no flow, and each run against the oracle: differences with an interval over the same clips."""
+    """Flow against no flow, variants against the plain one, each run against the oracle: differences with an interval
+    over the same clips."""
     lines = ["| comparison | measure | difference | 95 % over clips | p |", "|---|---|---:|---:|---:|"]
     for name, result in found.items():
-        other = found.get(name.replace("-rgb+flow-", "-rgb-"))
-        if other is not None and other is not result:
-            title = f"{name} against {other.run.name}"
-            lines += _compare(title, KINDS, result.confusions, other.confusions, bootstrap)
+        variant = f"-{result.run.variant}-"
+        for counterpart in dict.fromkeys((name.replace("-rgb+flow-", "-rgb-"), name.replace(variant, f"-{FULL}-"))):
+            if counterpart != name and counterpart in found and result.run.held_out is None:
+                title = f"{name} against {counterpart}"
+                lines += _compare(title, KINDS, result.confusions, found[counterpart].confusions, bootstrap)
     if oracle is not None:
         for name, result in found.items():
             ours = result.confusions
@@ -186,6 +191,26 @@ def zero_shot_lines(found: dict[str, Result], bootstrap: resampling.Parameters) 
         "|---|---:|---:|---:|---:|---|",
         *lines,
     ]
+
+
+def flow_lines(folder: Path) -> list[str]:
+    """Backends of optical flow by how wrong they are on pairs with exact flow: a line a backend and kind of pairs."""
+    if not (folder / "scores.csv").exists():
+        return []
+    scores = pd.read_csv(folder / "scores.csv")
+    speeds = ("all", *flow.SPEEDS)
+    titles = " | ".join(speed.replace("_", " ") for speed in speeds)
+    lines = [
+        "Optical flow on pairs with exact flow that no training saw: endpoint error in pixels, by the true speed.",
+        "",
+        f"| pairs | backend | {titles} | Fl-all, % |",
+        "|---|---|" + "---:|" * (len(speeds) + 1),
+    ]
+    for (pairs, backend), rows in scores.groupby(["pairs", "backend"], sort=False):
+        found = rows.set_index(["speed", "metric"])["value"]
+        errors = " | ".join(f"{found[speed, 'endpoint_error']:.2f}" for speed in speeds)
+        lines.append(f"| {pairs} | {backend} | {errors} | {found['all', 'fl_all']:.1f} |")
+    return [*lines, "", "![Frame, true flow, and that of each backend](../evaluate_flow/sheet.png)"]
 
 
 def _sheet(samples: dataset.Dataset, names: list[str], folder: Path, *, rows: int, target: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 import typer
 from pydantic import Field
 
+from models import VARIANTS
 from models import method as method_module
 from models.base import channels_last, choose_device, configuration, load_encoder, parameter_count
 from stages.core import cli, dataset, items, loader, runs, tracking, training
@@ -41,9 +42,11 @@ class Method(Section):
 
 
 def configure(run_: runs.Run, common: Common, method: Method) -> Any:
-    """The configuration of ``run_``'s method with its inputs and the parameters' changes."""
+    """The configuration of ``run_``'s method with its inputs, its variant and the parameters' changes."""
     module = method_module(run_.method)
     config = module.with_inputs(configuration(module, common.config), run_.inputs)
+    if run_.variant in VARIANTS.get(run_.method, ()):
+        config = module.VARIANTS[run_.variant](config)
     own = config.training
     return replace(
         config,

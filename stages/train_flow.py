@@ -84,6 +84,7 @@ def _train(
     model: flownet.FlowNet, config: flownet.Config, parameters: Parameters, network: str
 ) -> list[dict[str, float]]:
     numbers = [] if parameters.chairs is None else files.chairs(parameters.chairs, split="train")
+    draws = round(config.curriculum * config.training.steps * config.training.batch)
     pairs = training_pairs.TrainingPairs(
         seed=parameters.seed,
         count=parameters.pairs,
@@ -93,6 +94,7 @@ def _train(
         chairs=parameters.chairs,
         numbers=numbers,
         ranges=training_pairs.RANGES[parameters.config],
+        curriculum=training_pairs.Curriculum(draws) if draws else None,
     )
     key = items.digest(
         {

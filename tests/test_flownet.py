@@ -17,8 +17,8 @@ from models.base import channels_last, parameter_count
 from models.flownet import Config, FlowNet, Pairs, correlation
 
 TINY = {
-    "s": replace(flownet.flownets_small, width=0.06, flow_gain=1.0),
-    "c": replace(flownet.flownetc_small, width=0.06, flow_gain=1.0, displacement=2, step=1),
+    "s": replace(flownet.flownets_paper, width=0.06),
+    "c": replace(flownet.flownetc_paper, width=0.06, displacement=2, step=1),
 }
 KINDS = pytest.mark.parametrize("kind", ["s", "c"])
 PAPER = {"s": flownet.flownets_paper, "c": flownet.flownetc_paper}
@@ -81,7 +81,15 @@ def test_the_difference_to_flownetc_of_flownet2_is_its_biases() -> None:
 def test_the_small_networks_sizes_are_known() -> None:
     with torch.device("meta"):
         counts = [parameter_count(flownet.build(c)) for c in (flownet.flownets_small, flownet.flownetc_small)]
-    assert counts == [2_436_160, 2_568_536]
+    assert counts == [2_437_360, 2_569_744]
+
+
+def test_the_small_sizes_normalise_batches_under_the_public_port_s_names() -> None:
+    """flownets_bn of the port: convolutions without a bias, then their batch norm; nothing in the refinement."""
+    with torch.device("meta"):
+        state = flownet.build(flownet.flownets_small).state_dict()
+    norms = {f"{name}.1.{value}" for name in CONTRACTING for value in NORM}
+    assert set(state) == {f"{name}.0.weight" for name in CONTRACTING} | norms | REFINING
 
 
 def test_flow_layers_see_the_published_numbers_of_channels() -> None:
@@ -293,6 +301,15 @@ def test_loss_sums_endpoint_errors_over_each_scale() -> None:
     assert losses["endpoint_error"].item() == pytest.approx(10, rel=1e-5)
 
 
+def test_the_robust_loss_is_a_power_of_the_endpoint_error() -> None:
+    """0.5 units wrong, and the offset 0.01, to the power of a half; the endpoint error that is told stays in pixels."""
+    robust = replace(TINY["s"], exponent=0.5)
+    losses = Constant(0, 0, robust).loss(Pairs(**pairs(64, 64), flow=truth(6, 8)))
+    expected = 0.51**0.5 * (0.005 * 256 + 0.01 * 64 + 0.02 * 16 + 0.08 * 4 + 0.32 * 1)
+    assert losses["loss"].item() == pytest.approx(expected, rel=1e-5)
+    assert losses["endpoint_error"].item() == pytest.approx(10, rel=1e-5)
+
+
 def test_loss_is_a_mean_over_pairs() -> None:
     one = Constant(0, 0).loss(Pairs(**pairs(64, 64), flow=truth(6, 8)))["loss"]
     three = Constant(0, 0).loss(Pairs(**pairs(64, 64, count=3), flow=truth(6, 8, count=3)))["loss"]
@@ -381,6 +398,7 @@ def layers(*names: str) -> set[str]:
     return {f"{name}.0.weight" for name in names} | {f"{name}.0.bias" for name in names}
 
 
+NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 CONTRACTING = ("conv1", "conv2", "conv3", "conv3_1", "conv4", "conv4_1", "conv5", "conv5_1", "conv6", "conv6_1")
 REFINING = {
     *(f"deconv{level}.0.weight" for level in (5, 4, 3, 2)),

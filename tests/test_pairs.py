@@ -46,6 +46,15 @@ def test_the_second_frame_fetched_along_the_flow_is_the_first(size: tuple[int, i
     assert error(np.zeros_like) > 5
 
 
+def test_nothing_moves_farther_than_asked_for() -> None:
+    fastest = [
+        max(np.hypot(*make_pair(0, number, height=96, width=128, farthest=farthest).flow.reshape(-1, 2).T).max()
+            for number in range(10))
+        for farthest in (6.0, 30.0)
+    ]  # fmt: skip
+    assert fastest[0] <= 6.001 < 20 < fastest[1] <= 30.001
+
+
 def test_most_pixels_move_little_and_none_farther_than_sixty() -> None:
     pairs = [make_pair(0, number, height=96, width=128) for number in range(40)]
     speed = np.hypot(*np.stack([pair.flow for pair in pairs]).reshape(-1, 2).T)

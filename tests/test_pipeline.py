@@ -246,13 +246,14 @@ def test_every_runner_writes_the_bytes_that_processes_write(project: Workspace, 
     data, processes = project.root / "data", project.root / "by_processes"
     for stage in ("frames", "optical_flow"):
         shutil.move(data / stage, processes / stage)
-    for command in ("stages.frames", "stages.optical_flow --recipe=dis-forward"):
+    recipes = [f"stages.optical_flow --recipe={backend}-forward" for backend in ("dis", "flownets")]
+    for command in ("stages.frames", *recipes):
         variables = {"ACTOR_ACTION_RUNNER": runner, "ACTOR_ACTION_ITEMS": f".items-{runner}"}
         said = project.run("-m", *command.split(), variables=variables).stdout
         assert f"{TRAIN + TEST} computed" in said
-    for stage in ("frames", "optical_flow"):
+    for stage, packs in (("frames", 1), ("optical_flow", 2)):
         names = same_files(processes / stage, data / stage)
-        assert sum(name.endswith(".arrow") for name in names) == TRAIN + TEST
+        assert sum(name.endswith(".arrow") for name in names) == packs * (TRAIN + TEST)
 
 
 @pytest.mark.slow
@@ -307,18 +308,3 @@ def write_noise(path: Path, *, frames: int, height: int, width: int) -> None:
             picture = np.roll(noise, 2 * number, axis=1)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-
-
-@pytest.mark.slow
-def test_a_flownet_is_trained_and_gives_the_flow_of_a_recipe_that_reads_it(project: Workspace) -> None:
-    project.set(
-        {
-            "train_flow.networks": {"flownets": {"steps": 2}},
-            "optical_flow.recipes": {"flownets-forward": {"reads": "data/train_flow/flownets"}},
-        }
-    )
-    said = project.dvc("repro", "optical_flow@flownets-forward")
-    assert stages_run(said)[-2:] == ["train_flow@flownets", "optical_flow@flownets-forward"]
-    assert counts(said, "optical_flow-flownets-forward") == (TRAIN + TEST, 0)
-    said = project.dvc("repro", "optical_flow@dis-forward", "train_flow@flownets")
-    assert stages_run(said) == []

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from stages import report
@@ -77,3 +78,18 @@ def test_the_oracle_is_that_of_the_run_that_covers_most() -> None:
 
 def test_a_run_that_was_not_evaluated_has_no_results(tmp_path: Path) -> None:
     assert not results.has(tmp_path, "deeplab-rgb-full-0")
+
+
+def test_the_report_shows_how_wrong_each_backend_of_flow_is(tmp_path: Path) -> None:
+    values = {"endpoint_error": 1.25, "fl_all": 30.0}
+    cells = [
+        ("generated 64 x 96", backend, speed, metric, value)
+        for backend in ("zero", "dis")
+        for speed in ("all", "under_10", "10_to_40", "over_40")
+        for metric, value in values.items()
+    ]
+    columns = ["pairs", "backend", "speed", "metric", "value"]
+    pd.DataFrame(cells, columns=columns).to_csv(tmp_path / "scores.csv", index=False)
+    lines = report.flow_lines(tmp_path)
+    assert "| generated 64 x 96 | dis | 1.25 | 1.25 | 1.25 | 1.25 | 30.0 |" in lines
+    assert report.flow_lines(tmp_path / "nowhere") == []

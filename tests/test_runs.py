@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.workspace import CHECKOUT
-from models import METHODS
+from models import METHODS, VARIANTS, method
 from stages.core import runs
 
 FLOW = "data/optical_flow/dis-forward"
@@ -23,8 +23,21 @@ def test_a_name_says_method_inputs_variant_and_seed() -> None:
 
 
 def test_a_variant_that_nobody_built_is_an_error_that_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"no variant `late-fusion`; write full or without_<actor>"):
+    with pytest.raises(ValueError, match=r"no variant `late-fusion`; there are full, late_fusion, without_<actor>"):
         parse("deeplab-rgb-late-fusion-0")
+    assert parse("deeplab-rgb-late_fusion-0").variant == "late_fusion"
+
+
+def test_every_variant_is_one_of_its_method_s_module() -> None:
+    of_modules = {name: tuple(getattr(method(name), "VARIANTS", {})) for name in METHODS}
+    assert {name: VARIANTS.get(name, ()) for name in METHODS} == of_modules
+
+
+def test_a_run_with_another_flow_says_so_in_its_name_and_reads_it() -> None:
+    assert parse("deeplab-rgb+flow-dis_flow-0", reads=FLOW).variant == "dis_flow"
+    for name, reads in (("deeplab-rgb+flow-tvl1_flow-0", FLOW), ("deeplab-rgb-dis_flow-0", "data/frames")):
+        with pytest.raises(ValueError, match=r"has the flow of `(dis|tvl1)` by its name; let it take flow and read"):
+            parse(name, reads=reads)
 
 
 def test_a_run_without_flow_reads_none() -> None:

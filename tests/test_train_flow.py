@@ -66,7 +66,7 @@ def test_public_weights_take_the_place_of_a_training(tmp_path: Path) -> None:
     networks = {"flownets": {"weights": str(tmp_path / "flownets_EPE1.951.pth")}}
     written = trained(tmp_path, networks=networks)
     loaded = torch.load(tmp_path / "flownets/model.pt", weights_only=True)
-    assert all((value == 0.25).all() for value in loaded.values())
+    assert all(torch.equal(value, state[f"module.{key}"]) for key, value in loaded.items())
     assert json.loads(written["run.json"])["trained_on"] == "public weights"
 
 
@@ -90,6 +90,25 @@ def test_a_draw_depends_on_its_number_and_not_on_what_was_drawn_before() -> None
     first, second = once[(7, 2)], twice[(7, 2)]
     assert torch.equal(first["first"], second["first"]) and torch.equal(first["flow"], second["flow"])
     assert not torch.equal(first["first"], twice[(8, 2)]["first"])
+
+
+def test_a_curriculum_begins_with_slow_pairs_and_ends_with_all_of_them() -> None:
+    curriculum = training_pairs.Curriculum(draws=100)
+    assert [curriculum.farthest(number, 100) for number in (0, 24, 49, 99)] == [6, 30, 60, 60]
+    assert [curriculum.position(0, position) for position in (0, 49, 99)] == [0, 9, 19]
+    assert curriculum.position(50, 99) == 59  # 0.2 + 0.8 / 2 of them have joined
+    assert all(curriculum.position(draw, 99) == 99 for draw in (100, 1000))
+
+
+def test_pairs_of_a_curriculum_are_drawn_from_its_beginning() -> None:
+    slow = training_pairs.TrainingPairs(
+        seed=3, count=20, height=64, width=96, crop=(48, 64), curriculum=training_pairs.Curriculum(draws=1000)
+    )
+    early, late = (
+        max(slow[(draw, position)]["flow"].nan_to_num().norm(dim=-1).max().item() for position in range(20))
+        for draw in (0, 1000)
+    )
+    assert early < 30 < late  # 60 * 0.4, in frames that the augmentation enlarges a little
 
 
 @pytest.mark.usefixtures("tiny")

@@ -215,14 +215,14 @@ def test_cosine_warms_up_over_a_tenth_and_falls_to_zero() -> None:
     assert max(cosine) <= 1 and cosine[550] == pytest.approx(0.5)
 
 
-def test_step_falls_once_at_its_step() -> None:
-    step = factors("step:300:0.1")
-    assert step[:300] == [1.0] * 300 and step[300:] == [0.1] * 700
+def test_step_falls_at_each_of_its_steps() -> None:
+    assert factors("step:300:0.1") == [1.0] * 300 + [0.1] * 700
+    assert factors("step:300,900:0.5") == [1.0] * 300 + [0.5] * 600 + [0.25] * 100
 
 
 @pytest.mark.parametrize("schedule", ["linear", "step", "step:", ""])
 def test_an_unknown_schedule_is_an_error_that_names_what_there_is(schedule: str) -> None:
-    with pytest.raises(ValueError, match="poly, cosine or step:<at>:<factor>"):
+    with pytest.raises(ValueError, match=r"poly, cosine or step:<at>,<at>,\.\.\.:<factor>"):
         learning_rate_factor(Training(steps=10, batch=1, schedule=schedule), 0)
 
 

@@ -6,17 +6,15 @@ A training step's batch depends on (seed, step) alone, so a training that goes o
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from models.base import Batch
 from stages.core import transforms, windows
 from stages.core.dataset import Dataset
 from stages.core.flow import encodings
-from stages.core.sampler import Sampler
+from stages.core.sampler import drawn_batches
 from stages.core.windows import Sample
 
 ENCODINGS = {
@@ -97,19 +95,12 @@ def training_batches(
     A draw is an annotated frame or, of ``sentences``, a frame and a sentence about an actor in it.
     """
     drawn_from = _Windows(dataset, config, seed=seed, sentences=sentences)
-    loader = DataLoader(
+    return drawn_batches(
         drawn_from,
-        batch_sampler=Sampler(len(drawn_from), batch=batch, seed=seed, start=start, steps=steps),
-        collate_fn=_Stack(config.flow_encoding),
-        num_workers=loaders,
-        # spawn: a reader whose parent was killed sees it and ends; one of a fork server does not
-        multiprocessing_context="spawn" if loaders else None,
-        worker_init_fn=_single_thread,
-        prefetch_factor=4 if loaders else None,
+        seed=seed,
+        start=start,
+        steps=steps,
+        batch=batch,
+        loaders=loaders,
+        collate=_Stack(config.flow_encoding),
     )
-    return iter(loader)
-
-
-def _single_thread(worker: int) -> None:
-    del worker
-    cv2.setNumThreads(1)  # loaders are the parallelism

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from models.classifier import ClipBatch
 from stages.core.flow import dis
@@ -17,7 +17,7 @@ from stages.core.flow.encodings import colour_wheel
 from stages.core.generator import make_clip
 from stages.core.labels import VALID_IDS
 from stages.core.photometry import jitter
-from stages.core.sampler import Sampler
+from stages.core.sampler import drawn_batches
 
 POOL = "pretrain"
 STILLS = 2
@@ -92,18 +92,4 @@ def batches(
     clips: GeneratedClips, start: int, *, seed: int, steps: int, batch: int, loaders: int
 ) -> Iterator[ClipBatch]:
     """Batches of steps ``start`` to ``steps - 1``; ``loaders`` processes generate ahead."""
-    loader = DataLoader(
-        clips,
-        batch_sampler=Sampler(len(clips), batch=batch, seed=seed, start=start, steps=steps),
-        num_workers=loaders,
-        # spawn: a reader whose parent was killed sees it and ends; one of a fork server does not
-        multiprocessing_context="spawn" if loaders else None,
-        worker_init_fn=_single_thread,
-        prefetch_factor=3 if loaders else None,
-    )
-    return iter(loader)
-
-
-def _single_thread(worker: int) -> None:
-    del worker
-    cv2.setNumThreads(1)
+    return drawn_batches(clips, seed=seed, start=start, steps=steps, batch=batch, loaders=loaders)

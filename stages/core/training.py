@@ -131,7 +131,7 @@ def fit(
 
 
 def learning_rate_factor(training: Training, step: int) -> float:
-    """Factor on the learning rates at ``step``: poly, cosine or step:<at>:<factor>."""
+    """Factor on the learning rates at ``step``: poly, cosine or step:<at>,<at>,...:<factor>."""
     done = step / training.steps
     if training.schedule == "poly":
         return (1 - done) ** 0.9
@@ -142,8 +142,8 @@ def learning_rate_factor(training: Training, step: int) -> float:
     kind, _, rest = training.schedule.partition(":")
     if kind == "step" and rest:
         at, _, factor = rest.partition(":")
-        return float(factor) if step >= int(at) else 1.0
-    raise ValueError(f"schedule `{training.schedule}`: write poly, cosine or step:<at>:<factor>")
+        return float(factor) ** sum(step >= int(number) for number in at.split(","))
+    raise ValueError(f"schedule `{training.schedule}`: write poly, cosine or step:<at>,<at>,...:<factor>")
 
 
 def save_weights(path: Path, network: nn.Module) -> None:

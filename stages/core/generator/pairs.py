@@ -25,7 +25,7 @@ from stages.core.generator.textures import paint_background
 POOL = "flow"
 """Has as many looks (36 of each of 7 actors) as ``make_figure`` keeps: shapes are made once, textures are exchanged."""
 FARTHEST = 60.0
-"""Largest displacement in pixels; in frames whose longer side is below 120, half of that side."""
+"""Largest displacement in pixels."""
 LEAST_SIDE = 32
 FIGURES = (3, 8)
 EXTENTS = (0.18, 0.75)
@@ -55,15 +55,18 @@ class ExactPair(Pair):
         return ~inside | (landed != self.parts[0])
 
 
-def make_pair(seed: int, number: int, *, height: int, width: int, pool: str = POOL) -> ExactPair:
+def make_pair(
+    seed: int, number: int, *, height: int, width: int, pool: str = POOL, farthest: float = FARTHEST
+) -> ExactPair:
     """Pair ``number`` of ``seed``, of the looks and backgrounds of ``pool``; the same arguments give the same bytes.
 
+    Nothing moves more than ``farthest`` pixels, nor more than half of the frame's longer side.
     Raises ``ValueError`` for frames with a side below 32 pixels.
     """
     if min(height, width) < LEAST_SIDE:
         raise ValueError(f"pairs of {height} x {width} cannot be made; both sides must be at least {LEAST_SIDE}")
     random = generator("pair", pool, seed, number)
-    farthest = min(FARTHEST, max(height, width) / 2)
+    farthest = min(farthest, max(height, width) / 2)
     frame_corners = _corners(height, width)
     camera = _limited(_move_camera(random, height, width, farthest), frame_corners, farthest)
     canvas, placed = _place_background(random, pool, height, width)
