@@ -118,6 +118,8 @@ def to_device(batch: Any, device: torch.device) -> Any:
     """Every tensor of a batch on ``device``."""
     if isinstance(batch, dict):
         return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, list):
+        return [to_device(value, device) for value in batch]
     return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
 
 
@@ -132,6 +134,10 @@ class Encoder(torch.nn.Module):
     beyond: tuple[str, ...] = ("fc.", "logits.")
     """How the keys begin that public checkpoints hold and the encoder does not: layers deeper than its last."""
 
+    def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a public checkpoint under this network's own keys; those of no known kind as they are."""
+        return weights
+
 
 def load_encoder(network: Encoder, weights: dict[str, Tensor], *, where: str) -> None:
     """Load public weights by key; layers that lie beyond the encoder (its ``beyond``) are left out.
@@ -139,7 +145,7 @@ def load_encoder(network: Encoder, weights: dict[str, Tensor], *, where: str) ->
     Raises ``ValueError`` that lists missing and unexpected keys, or shapes that do not fit.
     """
     own = network.state_dict()
-    kept = {key: value for key, value in weights.items() if not key.startswith(network.beyond)}
+    kept = {key: value for key, value in network.renamed(weights).items() if not key.startswith(network.beyond)}
     missing = sorted(key for key in own.keys() - kept.keys() if not key.endswith("num_batches_tracked"))
     unexpected = sorted(kept.keys() - own.keys())
     wrong = sorted(k for k in own.keys() & kept.keys() if own[k].shape != kept[k].shape)
@@ -156,8 +162,13 @@ def parameter_count(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def configuration(module: Any, name: str) -> Any:
-    """``paper`` or ``small`` of a method's module. Raises ``ValueError`` for another name."""
+def configuration(module: Any, name: str, *, inputs: str, variant: str) -> Any:
+    """``paper`` or ``small`` of a method's module, with ``inputs``, as its ``variant`` has it.
+
+    Raises ``ValueError`` for another name. A variant that the module doesn't list changes no configuration.
+    """
     if name not in {"paper", "small"}:
         raise ValueError(f"train.common.config: `{name}` is neither `paper` nor `small`")
-    return getattr(module, name)
+    config = module.with_inputs(getattr(module, name), inputs)
+    variants = getattr(module, "VARIANTS", {})
+    return variants[variant](config) if variant in variants else config

@@ -5,9 +5,14 @@ feature maps are concatenated (early fusion). Section 3.3 and figure 2(b): paral
 summed, one set for the actor and one for the action. Equation 1: cross-entropy of both. Section 3.4, first stage: SGD,
 2.5e-4 for the front-end and 5e-3 for the back-end, mini-batches of 10, 20,000 iterations.
 
-Axes: B batch, H, W input; h, w = H/8, W/8; C channels of one stream; K classes.
+Late fusion, which the paper decides against, averages the class probabilities of one pair of heads a stream, as
+two-stream networks do (Simonyan and Zisserman 2014). The sum of the streams' logits would be no contrast: these heads
+are linear, so it is early fusion again, weight by weight.
+
+Axes: B batch, H, W input; h, w = H/8, W/8; S streams; C channels of one; K classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -26,6 +31,7 @@ class Config:
 
     streams: tuple[str, ...] = ("rgb", "flow")  # of rgb, flow
     encoder: resnet.Config = resnet.RESNET101
+    fusion: str = "early"  # early concatenates the streams' features, late averages their class probabilities
     rates: tuple[int, ...] = (6, 12, 18, 24)
     head_init: float = 0.01  # standard deviation of the back-end's weights, as in DeepLab-v2
     height: int | None = None  # frames are resized to this height first; None: as they are
@@ -35,6 +41,10 @@ class Config:
     training: Training = field(
         default=Training(steps=20_000, batch=10, learning_rates={"front": 2.5e-4, "back": 5e-3}, optimiser="sgd")
     )
+
+    def __post_init__(self) -> None:
+        if self.fusion not in {"early", "late"}:
+            raise ValueError(f"deeplab: fusion `{self.fusion}` is neither `early` nor `late`")
 
 
 paper = Config()
@@ -54,17 +64,32 @@ def with_inputs(config: Config, inputs: str) -> Config:
     return replace(config, streams=tuple(inputs.split("+")))
 
 
+def late_fusion(config: Config) -> Config:
+    """The contrast to section 3.2's early fusion; changes nothing where there is one stream."""
+    return replace(config, fusion="late")
+
+
+VARIANTS: dict[str, Callable[[Config], Config]] = {"late_fusion": late_fusion}
+"""Name of a run's variant -> the configuration it makes of the plain one."""
+
+
 def build(config: Config, labels: Labels) -> "DeepLab":
     """The network of ``config`` for the classes of ``labels``."""
     return DeepLab(config, labels)
 
 
 class Head(nn.Module):
-    """Parallel dilated 3x3 convolutions, summed: (B, C, h, w) -> (B, K, h, w)."""
+    """Parallel dilated 3x3 convolutions, summed: features (B, S * C, h, w) -> logits (B, K, h, w).
 
-    def __init__(self, inputs: int, classes: int, rates: tuple[int, ...], *, deviation: float) -> None:
+    With more ``groups`` than one, each sees channels of its own, and their probabilities are averaged.
+    """
+
+    def __init__(self, inputs: int, classes: int, rates: tuple[int, ...], *, deviation: float, groups: int = 1) -> None:
         super().__init__()
-        branches = [nn.Conv2d(inputs, classes, 3, padding=rate, dilation=rate) for rate in rates]
+        self.groups = groups
+        branches = [
+            nn.Conv2d(inputs, groups * classes, 3, padding=rate, dilation=rate, groups=groups) for rate in rates
+        ]
         for branch in branches:
             nn.init.normal_(branch.weight, std=deviation)
             if branch.bias is not None:
@@ -72,28 +97,38 @@ class Head(nn.Module):
         self.branches = nn.ModuleList(branches)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([branch(x) for branch in self.branches]).sum(0)
+        logits = torch.stack([branch(x) for branch in self.branches]).sum(0)
+        if self.groups == 1:
+            return logits
+        apart = logits.unflatten(1, (self.groups, -1)).log_softmax(2)  # (B, S, K, h, w)
+        return apart.logsumexp(1)  # the sum will do: softmax takes no notice of a factor
 
 
 class DeepLab(nn.Module):
-    """Streams, early fusion, one head for the actor and one for the action."""
+    """Streams, their fusion, one head for the actor and one for the action."""
 
     def __init__(self, config: Config, labels: Labels) -> None:
         super().__init__()
         self.config = config
         self.encoders = nn.ModuleDict({stream: resnet.ResNet(config.encoder) for stream in config.streams})
         channels = config.encoder.channels * len(config.streams)
-        self.actor = Head(channels, len(labels.actors), config.rates, deviation=config.head_init)
-        self.action = Head(channels, len(labels.actions), config.rates, deviation=config.head_init)
+        groups = len(config.streams) if config.fusion == "late" else 1
+        self.actor, self.action = (
+            Head(channels, len(classes), config.rates, deviation=config.head_init, groups=groups)
+            for classes in (labels.actors, labels.actions)
+        )
         self.pairs = PairScores(labels)
         self.stride = labels.stride
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (B, K_actor, h, w) and (B, K_action, h, w)."""
+        features = self.features(batch)
+        return self.actor(features), self.action(features)
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the front-end gives any back-end: the streams' features side by side (B, S * C, h, w)."""
         inputs = {"rgb": batch["frames"]} | ({"flow": batch["flow"]} if "flow" in self.config.streams else {})
-        features = [encoder(picture(inputs[stream][:, 0])) for stream, encoder in self.encoders.items()]
-        fused = torch.cat(features, dim=1)  # (B, streams * C, h, w)
-        return self.actor(fused), self.action(fused)
+        return torch.cat([encoder(picture(inputs[stream][:, 0])) for stream, encoder in self.encoders.items()], dim=1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Equation 1: mean cross-entropy of actor and action over the labelled pixels, at full resolution."""
@@ -126,8 +161,7 @@ class DeepLab(nn.Module):
 
 
 def picture(image: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float, ImageNet's mean and deviation (torchvision's weights expect them)."""
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float, less ImageNet's mean and over its deviation."""
     x = image.permute(0, 3, 1, 2).float() / 255
-    mean = x.new_tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
-    deviation = x.new_tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
+    mean, deviation = (x.new_tensor(values).view(1, 3, 1, 1) for values in (resnet.MEAN, resnet.DEVIATION))
     return ((x - mean) / deviation).contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,7 @@
 """Residual networks with dilated last stages (He et al. 2016; dilation as in DeepLab-v2, Chen et al. 2016).
 
-Keys are torchvision's (conv1, bn1, layer1.0.conv1, ..., layer4.2.bn3), so that public checkpoints load by name.
+Keys are torchvision's (conv1, bn1, layer1.0.conv1, ..., layer4.2.bn3), so that public checkpoints load by name; those
+of mmdet and of DeepLab-v2's PyTorch port are renamed (``ResNet.renamed``).
 Axes: B batch, C channels, H height, W width.
 """
 
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Encoder
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's red, green and blue, from 0 to 1: public weights expect pictures less the one, over the other."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,28 @@ class ResNet(Encoder):
         for stage in range(1, 5):
             x = self.get_submodule(f"layer{stage}")(x)
         return x
+
+    def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A public checkpoint's weights under this network's keys; keys of no known kind stay as they are.
+
+        - torchvision's: its own keys.
+        - mmdet's: a detector's or a backbone's, of `style='pytorch'` (stride on the 3x3, as here). Of a detector only
+          what begins with ``backbone.`` is taken.
+        - DeepLab-v2's, whose PyTorch port (isht7/pytorch-deeplab-resnet, for FusionSeg too) has ``Scale.`` before each
+          key or its classifier in ``layer5``, which is left out. It comes from Caffe and sees blue, green, red from 0
+          to 255: its first convolution is turned to this network's pictures, to within a level of 255, where the means
+          differ. Caffe's stride is on the 1x1: the first block of layer2 samples other pixels until it is fine-tuned.
+        """
+        if any(key.startswith("backbone.") for key in weights):
+            return {key.removeprefix("backbone."): w for key, w in weights.items() if key.startswith("backbone.")}
+        if not any(key.startswith(("Scale.", "layer5.")) for key in weights):
+            return weights
+        renamed = {key.removeprefix("Scale."): value for key, value in weights.items()}
+        renamed = {key: value for key, value in renamed.items() if not key.startswith("layer5.")}
+        if "conv1.weight" in renamed:
+            first = renamed["conv1.weight"]  # (width, 3, 7, 7)
+            renamed["conv1.weight"] = first.flip(1) * (255 * first.new_tensor(DEVIATION).view(1, 3, 1, 1))
+        return renamed
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:

@@ -46,6 +46,15 @@ def test_the_paper_s_sizes_are_two_resnet_101_and_two_heads_of_four_convolutions
     assert parameter_count(rgb) == 43_827_336 == 42_500_160 + heads[1]
 
 
+def test_the_paper_s_counts_are_those_that_ssa2d_s_paper_gives_for_methods_on_resnet_101() -> None:
+    """44 M for RGB, 88 M for RGB + flow."""
+    with torch.device("meta"):
+        counts = [
+            parameter_count(deeplab.build(deeplab.with_inputs(deeplab.paper, i), A2D)) for i in ("rgb", "rgb+flow")
+        ]
+    assert [round(count / 1e6) for count in counts] == [44, 88]
+
+
 def test_the_small_network_s_size_is_known() -> None:
     assert parameter_count(build(deeplab.small)) == 1_635_768
 
@@ -77,6 +86,71 @@ def test_each_stream_sees_its_own_input() -> None:
     assert torch.equal(rgb(given)[0], rgb(other_flow)[0])
     assert not torch.equal(both(given)[0], both(other_flow)[0])
     assert torch.equal(rgb(given)[0], rgb(Batch(frames=given["frames"]))[0]), "a run without flow needs none"
+
+
+# Early and late fusion
+
+
+def late(config: deeplab.Config = TINY) -> deeplab.Config:
+    return deeplab.VARIANTS["late_fusion"](config)
+
+
+def test_variants_are_those_that_runs_may_name() -> None:
+    assert set(deeplab.VARIANTS) == set(models.VARIANTS["deeplab"])
+    assert late() == replace(TINY, fusion="late") and TINY.fusion == "early" == deeplab.paper.fusion
+
+
+def test_features_are_the_streams_side_by_side_and_what_the_heads_see() -> None:
+    network, given = build().eval(), batch(41, 55)
+    features = network.features(given)
+    assert features.shape == (2, 2 * TINY.encoder.channels, 6, 7)
+    rgb, flow = features.chunk(2, dim=1)
+    for stream, alone in (("rgb", rgb), ("flow", flow)):
+        source = given["frames"] if stream == "rgb" else given["flow"]
+        assert torch.equal(network.encoders[stream](deeplab.picture(source[:, 0])), alone)
+    assert torch.equal(network(given)[0], network.actor(features))
+
+
+def test_late_fusion_averages_the_probabilities_of_heads_that_see_one_stream_each() -> None:
+    network, given = build(late()).eval(), batch()
+    streams = network.features(given).chunk(2, dim=1)
+    for head, fused, classes in zip((network.actor, network.action), network(given), (8, 10), strict=True):
+        assert fused.shape == (2, classes, 5, 7)
+        apart = []
+        for number, features in enumerate(streams):
+            own = slice(number * classes, (number + 1) * classes)
+            logits = sum(
+                F.conv2d(features, b.weight[own], b.bias[own], padding=b.padding, dilation=b.dilation)
+                for b in head.branches
+            )
+            apart.append(logits.softmax(1))
+        torch.testing.assert_close(fused.softmax(1), (apart[0] + apart[1]) / 2)
+
+
+def test_summing_the_streams_logits_would_be_early_fusion_again() -> None:
+    network = build().eval()
+    features = network.features(batch())
+    rgb = torch.cat([features[:, :32], torch.zeros_like(features[:, 32:])], dim=1)
+    bias = torch.stack([branch.bias for branch in network.actor.branches]).sum(0).view(-1, 1, 1)
+    summed = network.actor(rgb) + network.actor(features - rgb) - bias
+    torch.testing.assert_close(summed, network.actor(features))
+
+
+def test_with_one_stream_late_fusion_is_early_fusion() -> None:
+    config = deeplab.with_inputs(TINY, "rgb")
+    early, fused_late, given = build(config).eval(), build(late(config)).eval(), batch()
+    assert torch.equal(early(given)[0], fused_late(given)[0])
+
+
+def test_late_fusion_has_the_weights_of_early_fusion_and_a_bias_a_stream() -> None:
+    with torch.device("meta"):
+        counts = [parameter_count(deeplab.build(config, A2D)) for config in (deeplab.paper, late(deeplab.paper))]
+    assert counts[1] - counts[0] == 4 * (8 + 10)
+
+
+def test_an_unknown_fusion_is_an_error_that_names_the_two() -> None:
+    with pytest.raises(ValueError, match="fusion `middle` is neither `early` nor `late`"):
+        replace(TINY, fusion="middle")
 
 
 def test_every_parameter_is_in_one_group_and_every_encoder_has_a_slot() -> None:
@@ -198,7 +272,7 @@ def test_every_method_has_the_common_interface(name: str) -> None:
 
 
 def test_an_unknown_method_or_configuration_is_an_error_that_names_what_there_is() -> None:
-    with pytest.raises(ValueError, match="no method `unet`; there are deeplab, ssa2d"):
+    with pytest.raises(ValueError, match=f"no method `unet`; there are {', '.join(models.METHODS)}"):
         models.method("unet")
     with pytest.raises(ValueError, match="neither `paper` nor `small`"):
-        configuration(deeplab, "with_inputs")
+        configuration(deeplab, "with_inputs", inputs="rgb", variant="full")

@@ -1,13 +1,16 @@
 """ResNet: torchvision's keys and counts, the dilated stages of DeepLab, and the loading of public weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
+from mmdet.models.backbones import resnet as mmdet_resnet
 from torch import Tensor, nn
 
 from models import resnet
 from models.base import channels_last, load_encoder, parameter_count
+from models.deeplab import picture
 
 TINY = resnet.Config(layers=(1, 2, 1, 1), width=4, bottleneck=True)
 
@@ -84,6 +87,76 @@ def test_a_public_checkpoint_loads_by_name_and_its_classifier_is_left_out() -> N
     network = resnet.ResNet(TINY)
     load_encoder(network, weights, where="resnet101.pth")
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+
+
+def detector(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As mmdet saves a detector: the ResNet is its backbone."""
+    more = {"neck.lateral_convs.0.conv.weight": torch.zeros(1), "rpn_head.rpn_conv.bias": torch.zeros(1)}
+    return {f"backbone.{key}": value for key, value in weights.items()} | more
+
+
+def deeplab_v2(weights: dict[str, Tensor], *, prefix: str = "Scale.") -> dict[str, Tensor]:
+    """As the PyTorch port of DeepLab-v2 saves it: behind a prefix, with its classifier, for pictures as Caffe's."""
+    heads = {f"{prefix}layer5.conv2d_list.{n}.weight": torch.zeros(21, 2048, 3, 3) for n in range(4)}
+    return {f"{prefix}{key}": value for key, value in weights.items()} | heads
+
+
+@pytest.mark.parametrize("prefix", ["Scale.", ""])
+def test_deeplab_v2_s_checkpoint_loads_without_its_classifier(prefix: str) -> None:
+    torch.manual_seed(1)
+    weights = dict(resnet.ResNet(TINY).state_dict())
+    network = resnet.ResNet(TINY)
+    load_encoder(network, deeplab_v2(weights, prefix=prefix), where="MS_DeepLab_resnet.pth")
+    state = network.state_dict()
+    assert all(torch.equal(state[key], weights[key]) for key in weights.keys() - {"conv1.weight"})
+
+
+def test_deeplab_v2_s_first_convolution_sees_our_pictures_as_caffe_showed_them() -> None:
+    """Caffe's are blue, green, red from 0 to 255, less a mean that is within 1.1 of ImageNet's."""
+    network = resnet.ResNet(TINY)
+    first = torch.randn(4, 3, 7, 7)
+    renamed = network.renamed({"Scale.conv1.weight": first})["conv1.weight"]
+    image = torch.randint(0, 256, (1, 20, 24, 3), dtype=torch.uint8)
+    caffe = image.permute(0, 3, 1, 2).flip(1).float() - torch.tensor((103.53, 116.28, 123.675)).view(1, 3, 1, 1)
+    torch.testing.assert_close(
+        nn.functional.conv2d(picture(image), renamed), nn.functional.conv2d(caffe, first), atol=0.05, rtol=1e-4
+    )
+
+
+def test_a_detector_of_mmdet_gives_its_backbone() -> None:
+    torch.manual_seed(1)
+    weights = dict(resnet.ResNet(TINY).state_dict())
+    network = resnet.ResNet(TINY)
+    load_encoder(network, detector(weights), where="mask_rcnn_r101.pth")
+    assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+
+
+def test_the_real_backbone_of_mmdet_loads_and_gives_the_same_features() -> None:
+    torch.manual_seed(1)
+    theirs = mmdet_resnet.ResNet(
+        101, base_channels=4, stem_channels=4, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), out_indices=(3,)
+    )
+    theirs.eval()
+    ours = resnet.ResNet(resnet.Config(width=4)).eval()
+    load_encoder(ours, {f"backbone.{k}": v for k, v in theirs.state_dict().items()}, where="r101.pth")
+    x = torch.randn(1, 3, 48, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x)[0])
+
+
+def test_renaming_twice_or_torchvision_s_keys_changes_nothing() -> None:
+    network, weights = resnet.ResNet(TINY), public(TINY)
+    assert network.renamed(weights) is weights
+    for other in (detector(weights), deeplab_v2(weights)):
+        once = network.renamed(other)
+        assert network.renamed(once) is once
+
+
+@pytest.mark.parametrize("saved", [detector, deeplab_v2])
+def test_a_renamed_file_that_does_not_fit_is_an_error_that_lists_the_keys(saved: Callable[..., Any]) -> None:
+    weights = saved({k: v for k, v in public(TINY).items() if k != "layer2.1.bn1.bias"} | {"layer9.w": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"missing keys \['layer2.1.bn1.bias'\] \(1\), unexpected keys \['layer9.w'\]"):
+        load_encoder(resnet.ResNet(TINY), weights, where="mine.pth")
 
 
 def test_an_old_checkpoint_without_batch_counters_loads() -> None:
