@@ -7,7 +7,7 @@ PYTEST := $(PY) -m pytest
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-all lint data ui bench track doctor clean
+.PHONY: help setup reproduce test test-all lint data claims tables ui bench track doctor clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,17 @@ lint: setup ## ruff (lint and format) and mypy
 data: setup ## put another data set in place: make data FROM=/path/to/folder [NAME=name], or FROM=sample
 	@test -n "$(FROM)" || { echo 'say which: make data FROM=/path/to/release, or make data FROM=sample'; exit 2; }
 	@$(PY) -m stages.data put "--from=$(FROM)" $(if $(NAME),"--name=$(NAME)")
+
+claims: setup ## what a paper claims, put to the test over seeds (hours): make claims PAPER=dang2018
+	@test -n "$(PAPER)" || { echo 'say which: make claims PAPER=dang2018'; exit 2; }
+	@$(PY) -m stages.data ensure
+	@$(PY) -m stages.claims add "--paper=$(PAPER)"
+	@$(PY) -m flows.reproduce
+	@$(PY) -m stages.claims show "--paper=$(PAPER)"
+
+tables: setup ## a paper's tables, computed here beside published: make tables PAPER=dang2018 [TABLE=1]
+	@test -n "$(PAPER)" || { echo 'say which: make tables PAPER=dang2018'; exit 2; }
+	@$(PY) -m stages.tables "--paper=$(PAPER)" $(if $(TABLE),"--table=$(TABLE)")
 
 ui: setup ## Prefect server and worker and MLflow's pages, on this machine only
 	@$(PY) -m flows.ui

@@ -8,12 +8,17 @@ IGNORE = 255
 
 METHODS = {
     "deeplab": "models.deeplab",
+    "region_masks": "models.region_masks",
     "ssa2d": "models.ssa2d",
 }
 """Name of each method -> its module. A method is one file and one line here."""
 
+ON_REGIONS = ("region_masks",)
+"""Methods that label region masks, on the features of a trained front-end."""
+
 VARIANTS = {
     "deeplab": ("late_fusion",),
+    "region_masks": ("other_masks", "true_masks"),
 }
 """Name of a method -> its ablations and contrasts, the keys of ``VARIANTS`` in its module, known without torch."""
 

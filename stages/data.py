@@ -8,7 +8,6 @@ there waits in data/.put until the new release is tracked, and an interrupted `p
 """
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -24,14 +23,12 @@ from typing import Annotated
 import typer
 import yaml
 from filelock import FileLock
-from ruamel.yaml import YAML
 
 from stages.core.datasets import layouts
-from stages.core.params import load
+from stages.core.params import PARAMS, edited, load
 
 RAW = Path("data/raw")
 PIN = Path("data.dvc")
-PARAMS = Path("params.yaml")
 SAMPLE = Path("data/sample.tar.xz")
 WORK = Path("data/.put")  # on the file system of data/raw, so that a folder changes its place in one step
 PREVIOUS = WORK / "previous"
@@ -110,7 +107,8 @@ def replace_release(incoming: Path, name: str) -> None:
         if not PIN.exists():
             PIN.write_text(f"outs:\n- path: {RAW}\n  hash: md5\n")
         dvc("commit", "--force", PIN)
-        set_dataset(name)
+        with edited() as parameters:
+            parameters["index"]["dataset"] = name
     except BaseException:
         undo()
         raise
@@ -190,21 +188,6 @@ def copy_release(source: Path, target: Path, *, roots: Sequence[str]) -> None:
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-
-
-def set_dataset(name: str) -> None:
-    """Write ``index.dataset`` of params.yaml; comments and everything else stay as they are."""
-    parser = YAML()
-    parser.preserve_quotes = True
-    parser.width = 4096
-    parser.indent(mapping=2, sequence=4, offset=2)
-    content = parser.load(PARAMS.read_text())
-    content["index"]["dataset"] = name
-    written = io.StringIO()
-    parser.dump(content, written)
-    temporary = PARAMS.with_suffix(".yaml.new")
-    temporary.write_text(written.getvalue())
-    os.replace(temporary, PARAMS)
 
 
 def dvc(*arguments: str | Path, check: bool = True) -> int:

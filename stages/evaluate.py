@@ -12,11 +12,9 @@ import numpy as np
 import pandas as pd
 import typer
 
-from models import METHODS
 from stages.core import cli, dataset, items, prediction, runs, tables
-from stages.core.closure import import_closure
 from stages.core.params import load
-from stages.core.scores import confusion, maps, resampling, segmentation
+from stages.core.scores import confusion, consistency, maps, resampling, segmentation
 
 
 def run(
@@ -27,7 +25,7 @@ def run(
     output: Path = Path("data/evaluate"),
 ) -> dict[str, Any]:
     """Predict and score ``run_``. Raises ``ValueError`` when no test frame can be scored."""
-    samples = dataset.load(data / "index", data / "frames", split="test", flow=run_.flow)
+    samples = dataset.load(data / "index", data / "frames", split="test", **run_.folders)
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated test frame can be used; see data/index/quarantine.parquet")
     _check_label_space(run_, samples, data)
@@ -35,7 +33,7 @@ def run(
     items.run(
         f"evaluate-{run_.name}",
         prediction.predict_clip,
-        _work(run_, samples, data),
+        prediction.clip_items(run_, samples, data),
         parameters={},
         libraries=["torch", "opencv-python-headless", "pyarrow"],
         output=folder / "predictions",
@@ -44,6 +42,8 @@ def run(
     predicted = maps.PackedMaps(folder / "predictions")
     compared = segmentation.compare(samples, predicted, non_boundary=parameters.non_boundary, count_missing=True)
     result = segmentation.summary(compared, parameters)
+    agreement = consistency.compare(samples, predicted, count_missing=True)
+    result["consistency"] = resampling.summary(agreement, parameters)
     result["coverage"] = {"scored": compared.scored, "of": samples.promised, "clips": len(compared.confusions.clips)}
     _write(folder, result, compared.confusions)
     print(
@@ -60,32 +60,6 @@ def _check_label_space(run_: runs.Run, samples: dataset.Dataset, data: Path) -> 
             f"{run_.name} learned the labels of `{learned}`, this data set has those of `{samples.label_space.key}`; "
             "train it again"
         )
-
-
-def _work(run_: runs.Run, samples: dataset.Dataset, data: Path) -> list[items.Item]:
-    trained = (data / "train" / run_.name).absolute()
-    weights = items.file_digest(trained / "model.pt")
-    clips = items.read_manifest(data / "frames")
-    flow = {} if run_.flow is None else items.read_manifest(run_.flow)
-    shared = {
-        "weights": weights,
-        "run": items.file_digest(trained / "run.json"),
-        "method": items.digest(import_closure(METHODS[run_.method])),
-    }
-    work = []
-    for video in samples.videos:
-        frames = samples.annotated(video)
-        inputs = shared | {"clip": clips[video], "flow": flow.get(video, ""), "frames": str(frames)}
-        argument = {
-            "video": video,
-            "frames": frames,
-            "run": str(trained),
-            "weights": weights,
-            "clips": str(samples.clips_folder.absolute()),
-            "flow": str(samples.flow_folder.absolute()) if samples.flow_folder else None,
-        }
-        work.append(items.Item(name=video, inputs=inputs, argument=argument))
-    return work
 
 
 def _write(folder: Path, result: dict[str, Any], confusions: confusion.Confusions) -> None:

@@ -35,7 +35,7 @@ from stages.core import cli, items, loader, windows
 from stages.core.flow import dis
 from stages.core.labels import A2D
 from stages.core.params import nearest
-from stages.core.runs import INPUTS
+from stages.core.runs import FULL, INPUTS
 from stages.core.windows import Sample
 
 FULL_HEIGHT, FULL_WIDTH = 320, 568
@@ -60,7 +60,7 @@ def run(
     if min(frames, repeats) < 1 or min(height, width) < 0:
         raise ValueError("--frames and --repeats are at least 1, --height and --width at least 0 (0: by itself)")
     module = method_module(method)
-    config = module.with_inputs(configuration(module, config_name), inputs)
+    config = configuration(module, config_name, inputs=inputs, variant=FULL)
     height = height or config.height or FULL_HEIGHT
     width = width or 2 * round(height * FULL_WIDTH / FULL_HEIGHT / 2)
     with FileLock(LOCK):

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.core import cli, dataset, pictures, published, results, runs, windows
+from stages.core import cli, dataset, pictures, published, results, runs, sections, windows
 from stages.core.labels import LabelSpace
 from stages.core.params import Section, load, read
-from stages.core.results import KINDS, Oracle, Result, known_sizes
+from stages.core.results import KINDS, Oracle, Result
 from stages.core.runs import FULL
-from stages.core.scores import confusion, flow, maps, resampling, segmentation, sizes, zero_shot
+from stages.core.scores import confusion, maps, resampling, segmentation
 from stages.core.scores.confusion import Confusions
 
 SMOKE_TEST = 20
@@ -64,11 +64,15 @@ def run(
             "",
             *_comparisons(found, oracle, bootstrap),
             "",
-            *_sizes(found),
+            *sections.by_size(found.values()),
             "",
-            *zero_shot_lines(found, bootstrap),
+            *sections.consistency(found.values()),
             "",
-            *flow_lines(data / "evaluate_flow"),
+            *sections.zero_shot(found.values(), bootstrap),
+            "",
+            *sections.regions(data / "regions"),
+            "",
+            *sections.flow(data / "evaluate_flow"),
             "",
             *published.markdown(ledger),
             "",
@@ -148,69 +152,6 @@ def _compare(
         interval = f"{one.low:+.1f} to {one.high:+.1f}"
         lines.append(f"| {title} | {kind} mIoU | {one.difference:+.1f} | {interval} | {one.p:.3f} |")
     return lines
-
-
-def _sizes(found: dict[str, Result]) -> list[str]:
-    """Joint mean IoU by the actor's size, thirds of the test set's actors."""
-    sized = {name: result for name, result in found.items() if known_sizes(result)}
-    if not sized:
-        return []
-    low, high = next(iter(sized.values())).metrics["by_size"]["thirds"]
-    lines = [
-        f"Joint mean IoU by the actor's size: small up to {low:.0f} pixels, large above {high:.0f} (thirds).",
-        "",
-        "| run | " + " | ".join(sizes.SIZES) + " |",
-        "|---|" + "---:|" * len(sizes.SIZES),
-    ]
-    for name, result in sized.items():
-        values = [f"{result.metrics['by_size'][size]['joint']['mean_iou']:.1f}" for size in sizes.SIZES]
-        lines.append(f"| {name} | " + " | ".join(values) + " |")
-    return lines
-
-
-def zero_shot_lines(found: dict[str, Result], bootstrap: resampling.Parameters) -> list[str]:
-    """Actors whose actions nobody taught: a line a method, over the runs that held out one actor each."""
-    lines: list[str] = []
-    for name, evidence in results.zero_shot(found.values()).items():
-        scores = zero_shot.summary(evidence, bootstrap)
-        splits = scores["splits"].items()
-        lines += [
-            f"| {name} | {scores['class_accuracy']:.1f} | {scores['class_accuracy_low']:.1f} to "
-            f"{scores['class_accuracy_high']:.1f} | {scores['mean_iou']:.1f} | {scores['pairs']} of "
-            f"{scores['of_pairs']} | "
-            + ", ".join(f"{actor} {one['class_accuracy']:.1f}" for actor, one in splits)
-            + " |"
-        ]
-    if not lines:
-        return []
-    titles = "| method, inputs, seed | pair accuracy | 95 % over clips | mIoU | pairs | accuracy by held-out actor |"
-    return [
-        "Zero-shot: each pair on the run that never saw its actor's actions.",
-        "",
-        titles,
-        "|---|---:|---:|---:|---:|---|",
-        *lines,
-    ]
-
-
-def flow_lines(folder: Path) -> list[str]:
-    """Backends of optical flow by how wrong they are on pairs with exact flow: a line a backend and kind of pairs."""
-    if not (folder / "scores.csv").exists():
-        return []
-    scores = pd.read_csv(folder / "scores.csv")
-    speeds = ("all", *flow.SPEEDS)
-    titles = " | ".join(speed.replace("_", " ") for speed in speeds)
-    lines = [
-        "Optical flow on pairs with exact flow that no training saw: endpoint error in pixels, by the true speed.",
-        "",
-        f"| pairs | backend | {titles} | Fl-all, % |",
-        "|---|---|" + "---:|" * (len(speeds) + 1),
-    ]
-    for (pairs, backend), rows in scores.groupby(["pairs", "backend"], sort=False):
-        found = rows.set_index(["speed", "metric"])["value"]
-        errors = " | ".join(f"{found[speed, 'endpoint_error']:.2f}" for speed in speeds)
-        lines.append(f"| {pairs} | {backend} | {errors} | {found['all', 'fl_all']:.1f} |")
-    return [*lines, "", "![Frame, true flow, and that of each backend](../evaluate_flow/sheet.png)"]
 
 
 def _sheet(samples: dataset.Dataset, names: list[str], folder: Path, *, rows: int, target: Path) -> None:

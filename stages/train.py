@@ -13,10 +13,9 @@ import torch
 import typer
 from pydantic import Field
 
-from models import VARIANTS
 from models import method as method_module
 from models.base import channels_last, choose_device, configuration, load_encoder, parameter_count
-from stages.core import cli, dataset, items, loader, runs, tracking, training
+from stages.core import cli, dataset, items, loader, region_batches, runs, tracking, training
 from stages.core.closure import import_closure
 from stages.core.params import Section, load
 
@@ -44,9 +43,7 @@ class Method(Section):
 def configure(run_: runs.Run, common: Common, method: Method) -> Any:
     """The configuration of ``run_``'s method with its inputs, its variant and the parameters' changes."""
     module = method_module(run_.method)
-    config = module.with_inputs(configuration(module, common.config), run_.inputs)
-    if run_.variant in VARIANTS.get(run_.method, ()):
-        config = module.VARIANTS[run_.variant](config)
+    config = configuration(module, common.config, inputs=run_.inputs, variant=run_.variant)
     own = config.training
     return replace(
         config,
@@ -72,7 +69,7 @@ def run(
     torch.set_num_threads(common.threads)
     torch.manual_seed(run_.seed)
     config = configure(run_, common, method)
-    samples = dataset.load(data / "index", data / "frames", split="train", flow=run_.flow)
+    samples = dataset.load(data / "index", data / "frames", split="train", **run_.folders)
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated train frame can be used; see data/index/quarantine.parquet")
     if run_.held_out is not None:
@@ -80,13 +77,14 @@ def run(
     network = method_module(run_.method).build(config, samples.label_space)
     weights = _encoder_weights(network, common, method, data)
     key = _training_key(run_, config, samples, weights, common)
+    tracked = items.digest([run_.name, key])  # runs that share a training are two in MLflow
     for slot, path in weights.items():
         state = torch.load(path, weights_only=True, map_location="cpu")
         load_encoder(network.encoder_slots()[slot], state.get("state_dict", state), where=str(path))
     channels_last(network).to(choose_device())
     content = {
         "run": run_.name,
-        "key": key,
+        "key": tracked,
         "method": run_.method,
         "inputs": run_.inputs,
         "variant": run_.variant,
@@ -100,8 +98,10 @@ def run(
     }
     print(f"{run_.name}: {content['parameter_count']:,} parameters, {len(samples.frames)} annotated frames")
 
+    source = loader.training_batches if run_.regions is None else region_batches.training_batches
+
     def batches(start: int) -> Any:
-        return loader.training_batches(
+        return source(
             samples,
             config,
             seed=run_.seed,
@@ -111,7 +111,7 @@ def run(
             loaders=common.loaders,
         )
 
-    with tracking.live(run_.name, key=key, parameters=content["parameters"]) as live:
+    with tracking.live(run_.name, key=tracked, parameters=content["parameters"]) as live:
         curve = training.fit(
             run_.name,
             network,
@@ -143,17 +143,20 @@ def _training_key(
     run_: runs.Run, config: Any, samples: dataset.Dataset, weights: dict[str, Path], common: Common
 ) -> str:
     module = method_module(run_.method).__name__
-    clips = items.read_manifest(samples.clips_folder.parent)
-    flow = {} if samples.flow_folder is None else items.read_manifest(samples.flow_folder.parent)
+    folders = (samples.clips_folder, samples.flow_folder, samples.features_folder, samples.regions_folder)
+    manifests = [items.read_manifest(folder.parent) for folder in folders if folder is not None]
+    assert samples.index is not None
     return items.digest(
         {
-            "run": [run_.name, asdict(config), common.threads],
+            # Not its name: runs that differ only in what they are tested with share one training.
+            "run": [run_.method, run_.inputs, run_.held_out, run_.seed, asdict(config), common.threads],
             "labels": [items.digest(asdict(frame)) for frame in samples.frames],
             "label_space": samples.label_space.key,
-            "inputs": {name: [clips[name], flow.get(name)] for name in samples.videos},
+            "inputs": {name: [manifest[name] for manifest in manifests] for name in samples.videos},
+            "true_regions": items.file_digest(samples.index / "instances.parquet") if run_.regions else "",
             "weights": {slot: items.file_digest(path) for slot, path in weights.items()},
             "code": import_closure("stages.core.training")
-            | import_closure("stages.core.loader")
+            | import_closure("stages.core.region_batches" if run_.regions else "stages.core.loader")
             | import_closure(module),
             "torch": torch.__version__,
         }

@@ -1,13 +1,13 @@
 """What evaluate found, as the report reads it: rows of results.csv, the oracle, and zero-shot splits."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from stages import report
-from stages.core import results, runs
+from stages.core import results, runs, sections
 from stages.core.labels import A2D
 from stages.core.results import Result
 from stages.core.scores import resampling, segmentation
@@ -65,9 +65,9 @@ def test_without_runs_that_held_an_actor_out_there_is_no_zero_shot() -> None:
 
 def test_the_report_shows_zero_shot_splits_and_says_over_how_many_pairs() -> None:
     adult = result("without_adult", confusions({(17, 17): 3, (17, 18): 1}))
-    lines = report.zero_shot_lines({"run": adult}, DRAWS)
+    lines = sections.zero_shot([adult], DRAWS)
     assert lines[-1].startswith("| deeplab, rgb, 0 | 75.0 |") and "| 1 of 43 | adult 75.0 |" in lines[-1]
-    assert report.zero_shot_lines({"run": FULL}, DRAWS) == []
+    assert sections.zero_shot([FULL], DRAWS) == []
 
 
 def test_the_oracle_is_that_of_the_run_that_covers_most() -> None:
@@ -90,6 +90,24 @@ def test_the_report_shows_how_wrong_each_backend_of_flow_is(tmp_path: Path) -> N
     ]
     columns = ["pairs", "backend", "speed", "metric", "value"]
     pd.DataFrame(cells, columns=columns).to_csv(tmp_path / "scores.csv", index=False)
-    lines = report.flow_lines(tmp_path)
+    lines = sections.flow(tmp_path)
     assert "| generated 64 x 96 | dis | 1.25 | 1.25 | 1.25 | 1.25 | 30.0 |" in lines
-    assert report.flow_lines(tmp_path / "nowhere") == []
+    assert sections.flow(tmp_path / "nowhere") == []
+
+
+def test_the_report_shows_how_good_region_masks_are_and_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
+    sized = {size: {"covered": value} for size, value in (("small", 10), ("medium", 50), ("large", None))}
+    scores = {"regions_per_frame": 3.25, "ap": 20.0, "ap50": 40.0, "recall": 30.0, "covered": 45.0}
+    for name, content in {"fcis-own": scores | {"by_size": sized, "actor_ap": 15, "actor_ap50": 35}, "x": {}}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps(content))
+    lines = sections.regions(tmp_path)
+    assert lines[-1] == "| fcis-own | 3.2 | 20.0 | 40.0 | 30.0 | 45.0 | 10.0 | 50.0 |  | 15.0 | 35.0 |"
+    assert sections.regions(tmp_path / "x") == []
+
+
+def test_the_report_shows_whether_an_actor_has_a_single_action() -> None:
+    told = {"found": 90.0, "single": 60.0, "single_low": 50.0, "single_high": 70.0, "purity": 95.0}
+    consistent = Result(FULL.run, FULL.metrics | {"consistency": told}, FULL.confusions)
+    assert sections.consistency([consistent])[-1] == "| deeplab-rgb-full-0 | 90.0 | 60.0 | 50.0 to 70.0 | 95.0 |"
+    assert sections.consistency([FULL]) == []

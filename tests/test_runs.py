@@ -11,8 +11,8 @@ from stages.core import runs
 FLOW = "data/optical_flow/dis-forward"
 
 
-def parse(name: str, *, method: str = "deeplab", reads: str = "data/frames") -> runs.Run:
-    return runs.parse(name, runs.Entry(method=method, reads=reads))
+def parse(name: str, *, method: str = "deeplab", reads: str = "data/frames", regions: str = "data/frames") -> runs.Run:
+    return runs.parse(name, runs.Entry(method=method, reads=reads, regions=regions))
 
 
 def test_a_name_says_method_inputs_variant_and_seed() -> None:
@@ -31,6 +31,17 @@ def test_a_variant_that_nobody_built_is_an_error_that_names_those_there_are() ->
 def test_every_variant_is_one_of_its_method_s_module() -> None:
     of_modules = {name: tuple(getattr(method(name), "VARIANTS", {})) for name in METHODS}
     assert {name: VARIANTS.get(name, ()) for name in METHODS} == of_modules
+
+
+def test_a_method_on_regions_reads_its_front_end_s_features_and_region_masks() -> None:
+    name, features, regions = "region_masks-rgb+flow-full-0", "data/features/deeplab-rgb+flow-full-0", "data/regions/x"
+    run = parse(name, method="region_masks", reads=features, regions=regions)
+    assert run.folders == {"flow": None, "features": Path(features), "regions": Path(regions)}
+    for reads, others in (("data/frames", regions), ("data/features/deeplab-rgb-full-0", regions), (features, "data")):
+        with pytest.raises(ValueError, match=r"let it read data/features/<front-end>|write data/regions/<source>"):
+            parse(name, method="region_masks", reads=reads, regions=others)
+    with pytest.raises(ValueError, match="its front-end would have seen those actions"):
+        parse("region_masks-rgb+flow-without_cat-0", method="region_masks", reads=features, regions=regions)
 
 
 def test_a_run_with_another_flow_says_so_in_its_name_and_reads_it() -> None:
@@ -73,7 +84,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_a_misspelt_run_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
-    path = write(tmp_path, "runs:\n  deeplab-rgb-full-0:\n    method: deeplab\n    reads: data/frames\n")
+    path = write(tmp_path, "runs:\n  deeplab-rgb-full-0:\n    method: deeplab\n    reads: data/frames\n    regions: data/frames\n")
     assert list(runs.all_runs(path)) == ["deeplab-rgb-full-0"]
     with pytest.raises(ValueError, match="did you mean `deeplab-rgb-full-0`"):
         runs.named("deeplab-rbg-full-0", path)
@@ -82,8 +93,8 @@ def test_a_misspelt_run_is_an_error_that_names_the_nearest(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("{method: deeplab, read: data/frames}", "unknown parameter `read`; did you mean `reads`"),
-        ("{method: deeplab}", "parameter `reads` is missing"),
+        ("{method: deeplab, read: data/frames, regions: data/frames}", "unknown parameter `read`; did you mean `reads`"),
+        ("{method: deeplab, regions: data/frames}", "parameter `reads` is missing"),
         ("", "parameter `method` is missing"),
     ],
 )

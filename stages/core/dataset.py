@@ -49,6 +49,8 @@ class Dataset:
     promised: int  # annotated frames that the data set promises for this split
     clips_folder: Path
     flow_folder: Path | None = None
+    features_folder: Path | None = None  # of a front-end, where a method starts from them
+    regions_folder: Path | None = None
     label_space: LabelSpace = A2D
     missing: Mapping[str, str] = field(default_factory=dict)  # video/frame -> why it is left out
     index: Path | None = None  # the folder of its tables; None where there are no instances
@@ -150,15 +152,25 @@ def read_description(index: Path) -> Description:
     return Description(content["layout"], label_space(content["label_space"]))
 
 
-def load(index: Path, frames: Path, *, split: str, flow: Path | None = None) -> Dataset:
-    """The annotated frames of ``split`` that can be used, from the outputs of index, frames and optical_flow.
+def load(
+    index: Path,
+    frames: Path,
+    *,
+    split: str,
+    flow: Path | None = None,
+    features: Path | None = None,
+    regions: Path | None = None,
+) -> Dataset:
+    """The annotated frames of ``split`` that can be used, from the outputs of index and frames, and of optical_flow,
+    features and regions where they are given.
 
-    A frame whose clip (or its flow) is in quarantine, or that lies past the clip's decoded end, is left out and
+    A frame whose clip is in quarantine in one of them, or that lies past the clip's decoded end, is left out and
     counted in ``missing``.
     """
     clips = tables.read_parquet(index / "clips.parquet", tables.CLIPS).to_pylist()
     decoded = items.read_manifest(frames)
-    with_flow = items.read_manifest(flow) if flow is not None else decoded
+    also = {"optical flow": flow, "features": features, "region masks": regions}
+    manifests = {what: items.read_manifest(folder) for what, folder in also.items() if folder is not None}
     usable = []
     missing = {}
     opened: dict[str, Clip] = {}
@@ -168,8 +180,8 @@ def load(index: Path, frames: Path, *, split: str, flow: Path | None = None) -> 
         name = f"{row['video']}/{row['frame'] + 1:05d}"
         if row["video"] not in decoded:
             missing[name] = "its clip could not be decoded"
-        elif row["video"] not in with_flow:
-            missing[name] = "its clip has no optical flow"
+        elif lacking := [what for what, manifest in manifests.items() if row["video"] not in manifest]:
+            missing[name] = f"its clip has no {lacking[0]}"
         else:
             if row["video"] not in opened:
                 opened = {row["video"]: Clip(frames / "clips" / f"{row['video']}.arrow")}  # rows come clip by clip
@@ -183,6 +195,8 @@ def load(index: Path, frames: Path, *, split: str, flow: Path | None = None) -> 
         promised=sum(clip["annotated"] for clip in clips if clip["split"] == split),
         clips_folder=frames / "clips",
         flow_folder=None if flow is None else flow / "clips",
+        features_folder=None if features is None else features / "clips",
+        regions_folder=None if regions is None else regions / "clips",
         label_space=read_description(index).label_space,
         missing=missing,
         index=index,

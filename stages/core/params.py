@@ -5,11 +5,15 @@ and names that DVC's run cache drops from its key are refused in the whole file.
 """
 
 import difflib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
 
 PARAMS = Path("params.yaml")
 
@@ -43,6 +47,24 @@ def read(path: Path = PARAMS) -> dict[str, Any]:
             "would restore stale outputs; choose another name (height, count, ...)"
         )
     return content
+
+
+@contextmanager
+def edited(path: Path = PARAMS) -> Iterator[Any]:
+    """The file's content, to be changed in place; it is written, atomically, where nothing went wrong.
+
+    Comments and everything else stay as they are.
+    """
+    parser = YAML()
+    parser.preserve_quotes, parser.width = True, 4096
+    parser.indent(mapping=2, sequence=4, offset=2)
+    parser.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
+    content = parser.load(path.read_text())
+    yield content
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w") as file:
+        parser.dump(content, file)
+    os.replace(part, path)
 
 
 def load(section: str, model: type[S], *, path: Path = PARAMS) -> S:

@@ -1,8 +1,7 @@
 """The published figures (docs/published.csv, one a row: paper, table, method, inputs, data set, variant, metric, value)
 and what was computed here beside them.
 
-Figures are percent as printed. The papers' names of methods are mapped to this project's; a paper's plain variant is
-``full`` here.
+Figures are percent as printed. The papers' names of methods and variants are mapped to this project's.
 """
 
 from pathlib import Path
@@ -12,6 +11,13 @@ import pandas as pd
 PUBLISHED = Path("docs/published.csv")
 METHODS = {"baseline": "deeplab"}
 """A paper's name of a method -> its name here."""
+VARIANTS = {
+    "": "full",
+    "masks train A2D+GT, test A2D": "full",
+    "masks train COCO+GT, test COCO": "other_masks",
+    "masks train A2D+GT, test GT": "true_masks",
+}
+"""A paper's row or setting -> the variant of a run here."""
 CITED = {
     "dang2018": "Dang et al. 2018",
     "gavrilyuk2018": "Gavrilyuk et al. 2018",
@@ -29,7 +35,7 @@ def load(path: Path = PUBLISHED) -> pd.DataFrame:
     if list(table.columns) != columns:
         raise ValueError(f"{path}: columns {', '.join(table.columns)}; expected {', '.join(columns)}")
     table["method"] = table["method"].replace(METHODS)
-    table["variant"] = table["variant"].replace("", "full")
+    table["variant"] = table["variant"].replace(VARIANTS)
     return table
 
 

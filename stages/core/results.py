@@ -63,7 +63,8 @@ def coverage(result: Result) -> str:
 
 def rows(dataset_name: str, result: Result) -> list[tuple[Any, ...]]:
     """Rows of results.csv: every figure, again by the actor's size as ``<size>/<kind>/<figure>``, and without
-    boundaries as a variant of its own (table 2 of Dang et al.); each pair's accuracy (their table 5)."""
+    boundaries as a variant of its own (table 2 of Dang et al.); each pair's accuracy (their table 5); whether an actor
+    has a single action."""
     run_, found = result.run, []
 
     def add(metric: str, value: float | None, *, variant: str = run_.variant) -> None:
@@ -78,6 +79,8 @@ def rows(dataset_name: str, result: Result) -> list[tuple[Any, ...]]:
     without = "non-boundary" if run_.variant == runs.FULL else f"{run_.variant}, non-boundary"
     for metric, value in _figures(result.metrics.get(NON_BOUNDARY, {})):
         add(metric, value, variant=without)
+    for name, value in result.metrics.get("consistency", {}).items():
+        add(f"consistency/{name}", value)
     for kind, _, name, accuracy, _ in class_rows(result.confusions):
         if kind == "joint":
             add(f"accuracy/{name}", accuracy)

@@ -1,9 +1,9 @@
 """A run: one method on one set of inputs, in one variant, with one seed. Its name says all four."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models import METHODS, VARIANTS
+from models import METHODS, ON_REGIONS, VARIANTS
 from stages.core.params import PARAMS, Section, nearest, read, validate
 
 INPUTS = ("rgb", "flow", "rgb+flow")
@@ -19,18 +19,26 @@ class Entry(Section):
 
     method: str
     reads: str
+    regions: str  # a folder of region masks, for methods that take them
 
 
 @dataclass(frozen=True)
 class Run:
-    """``<method>-<inputs>-<variant>-<seed>``, and the folder of the flow recipe that it reads (None without flow)."""
+    """``<method>-<inputs>-<variant>-<seed>``, and the folders that it reads beside frames (None where it doesn't)."""
 
     name: str
     method: str
     inputs: str
     variant: str
     seed: int
-    flow: Path | None
+    flow: Path | None = None
+    features: Path | None = None  # of its front-end
+    regions: Path | None = None
+
+    @property
+    def folders(self) -> dict[str, Path | None]:
+        """What ``stages.core.dataset.load`` reads for this run beside the index and the frames."""
+        return {"flow": self.flow, "features": self.features, "regions": self.regions}
 
     @property
     def held_out(self) -> str | None:
@@ -51,24 +59,44 @@ def parse(name: str, entry: Entry) -> Run:
         raise ValueError(f"runs: `{name}`: no method `{method}`{nearest(method, list(METHODS))}")
     if entry.method != method:
         raise ValueError(f"runs: `{name}`: its entry says method `{entry.method}`; make it `{method}`")
-    flow = Path(entry.reads) if "flow" in inputs.split("+") else None
-    if flow is not None and flow.parts[:2] != ("data", "optical_flow"):
+    plain = Run(name=name, method=method, inputs=inputs, variant=variant, seed=seed)
+    if method in ON_REGIONS:
+        run = replace(plain, features=Path(entry.reads), regions=Path(entry.regions))
+        _check_regions(run)
+    else:
+        run = replace(plain, flow=Path(entry.reads) if "flow" in inputs.split("+") else None)
+    if run.flow is not None and run.flow.parts[:2] != ("data", "optical_flow"):
         raise ValueError(f"runs: `{name}` takes flow, but reads `{entry.reads}`; make it data/optical_flow/<recipe>")
-    _check_variant(name, method, variant, flow)
-    return Run(name=name, method=method, inputs=inputs, variant=variant, seed=seed, flow=flow)
+    _check_variant(run)
+    return run
 
 
-def _check_variant(name: str, method: str, variant: str, flow: Path | None) -> None:
-    own = VARIANTS.get(method, ())
-    if variant == FULL or variant in own or variant.startswith(HELD_OUT):
-        return
-    if not variant.endswith(OTHER_FLOW):
-        known = ", ".join((FULL, *own, f"{HELD_OUT}<actor>", f"<backend>{OTHER_FLOW}"))
-        raise ValueError(f"runs: `{name}`: no variant `{variant}`; there are {known}")
-    backend = variant.removesuffix(OTHER_FLOW)
-    if flow is None or not flow.name.startswith(f"{backend}-"):
+def _check_regions(run: Run) -> None:
+    assert run.features is not None and run.regions is not None
+    front = run.features.name.split("-")
+    if run.features.parts[:2] != ("data", "features") or front[1:2] != [run.inputs]:
         raise ValueError(
-            f"runs: `{name}` has the flow of `{backend}` by its name; let it take flow and read "
+            f"runs: `{run.name}` reads `{run.features}`; let it read data/features/<front-end>, a run with its inputs"
+        )
+    if run.regions.parts[:2] != ("data", "regions"):
+        raise ValueError(
+            f"runs: `{run.name}` has `{run.regions}` for regions; write data/regions/<source>, one of regions.sources"
+        )
+    if run.variant.startswith(HELD_OUT):
+        raise ValueError(f"runs: `{run.name}`: its front-end would have seen those actions; hold them out in deeplab")
+
+
+def _check_variant(run: Run) -> None:
+    own = VARIANTS.get(run.method, ())
+    if run.variant == FULL or run.variant in own or run.variant.startswith(HELD_OUT):
+        return
+    if not run.variant.endswith(OTHER_FLOW):
+        known = ", ".join((FULL, *own, f"{HELD_OUT}<actor>", f"<backend>{OTHER_FLOW}"))
+        raise ValueError(f"runs: `{run.name}`: no variant `{run.variant}`; there are {known}")
+    backend = run.variant.removesuffix(OTHER_FLOW)
+    if run.flow is None or not run.flow.name.startswith(f"{backend}-"):
+        raise ValueError(
+            f"runs: `{run.name}` has the flow of `{backend}` by its name; let it take flow and read "
             f"data/optical_flow/{backend}-forward"
         )
 

@@ -93,6 +93,9 @@ FRAME_PACK = pa.schema([("frame", pa.int32()), ("image", pa.binary())])
 FLOW_PACK = pa.schema([("frame", pa.int32()), ("flow", pa.list_(pa.int16()))])
 """One clip's flow: (H, W, 2) whole multiples of the quantum in the metadata, row-major (``stages.core.flow.packs``)."""
 
+FEATURE_PACK = pa.schema([("frame", pa.int32()), ("features", pa.list_(pa.float16()))])
+"""One clip's features at some frames: (C, h, w) row-major, its shape in the metadata (``stages.core.features``)."""
+
 PREDICTIONS = pa.schema(
     [
         ("frame", pa.int32()),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from models.base import Training, to_device
@@ -67,11 +68,28 @@ def fit(
     """Train ``network`` in place; return its learning curve (a row every hundredth of the way).
 
     ``groups`` are the parameters by the names in ``training.learning_rates``; ``waiting`` is told how long batches were
-    waited for. Raises ``ValueError`` when the loss is no longer finite.
+    waited for. Of two processes with one training the second waits, and reads what the first learned.
+    Raises ``ValueError`` when the loss is no longer finite.
     """
+    checkpointing.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(checkpointing.path.with_suffix(".lock")):
+        return _fit(name, network, loss, groups, batches, training, seed, checkpointing, log, waiting or Waiting())
+
+
+def _fit(
+    name: str,
+    network: nn.Module,
+    loss: Callable[[Any], dict[str, Tensor]],
+    groups: dict[str, list[nn.Parameter]],
+    batches: Batches,
+    training: Training,
+    seed: int,
+    checkpointing: Checkpointing,
+    log: Log | None,
+    waiting: Waiting,
+) -> list[dict[str, float]]:
     torch.manual_seed(seed)
     began = time.monotonic()
-    waiting = waiting or Waiting()
     rates = [training.learning_rates[group] for group in groups]
     optimiser = _optimiser(training, list(groups.values()), rates)
     curve: list[dict[str, float]] = []
