@@ -11,7 +11,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import confusion, feeding, frames, noop, one_more_clip, sentences, stages_side_by_side
+from benchmarks import (
+    confusion,
+    feeding,
+    frames,
+    noop,
+    one_more_clip,
+    region_to_pixel,
+    sentences,
+    stages_side_by_side,
+)
 from benchmarks.ratio import Ratio
 from stages.core import cli
 from stages.core.params import nearest
@@ -24,6 +33,7 @@ def benchmarks(clips: int) -> dict[str, Callable[[Path], Ratio]]:
         "confusion_torchmetrics": lambda folder: confusion.measure(against="torchmetrics"),
         "confusion_bincount": lambda folder: confusion.measure(against="bincount"),
         "sentences": lambda folder: sentences.measure(),
+        "region_to_pixel": lambda folder: region_to_pixel.measure(),
         "frames": partial(frames.measure, clips=max(2, clips // 5)),
         "stages_side_by_side": stages_side_by_side.measure,
         "feeding": partial(feeding.measure_feeding, clips=max(2, clips // 5)),

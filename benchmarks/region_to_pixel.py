@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from benchmarks.ratio import Ratio, seconds
 from models.region_to_pixel import region_to_pixel
 from stages.core import cli
-from stages.profile import _PeakMemory
+from stages.profile import PeakMemory
 
 CLASSES = 18
 """Actors and actions of A2D, background in both."""
@@ -79,7 +79,7 @@ def grow(regions: int) -> tuple[float, float, float]:
     torch.set_num_threads(1)
     _learn_once(make(1, 8, 8), (8, 8))  # the first backward pass of a process takes a second
     inputs = make(regions, 320, 568)
-    memory = _PeakMemory(torch.device("cpu"))
+    memory = PeakMemory(torch.device("cpu"))
     forward, backward = _learn_once(inputs, (320, 568))
     return 1e3 * forward, 1e3 * backward, memory.growth_megabytes()
 

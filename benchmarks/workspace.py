@@ -38,6 +38,9 @@ SHORT = {
     "train_flow": {"pairs": 2, "height": 128, "width": 192, "loaders": 0, "threads": 1, "checkpoint_seconds": 0},
     "train_flow.networks": {"flownets": {"steps": 2}},
     "evaluate_flow": {"backends": ["dis", "flownets"], "shapes": [{"height": 64, "width": 96, "pairs": 2}]},
+    "train_regions": {"threads": 1, "loaders": 0, "checkpoint_seconds": 0},
+    "train_regions.segmenters": {"fcis-own": {"steps": 2}},
+    "regions": {"most": 5},
     "train.common": {"threads": 1, "loaders": 0, "checkpoint_seconds": 0},
     "evaluate": {"resamples": 10},
 }
@@ -115,7 +118,10 @@ def make(root: Path, release: Path, *, runs: Sequence[str] = ()) -> Workspace:
     """A workspace with the clips of ``release``; of the runs in params.yaml it keeps ``runs`` (empty: all)."""
     workspace = copy_project(root)
     workspace.set(SHORT | {f"train.{name}": {"steps": 2, "batch": 2} for name in METHODS})
-    workspace.set({f"runs.{name}": None for name in names_of_runs() if runs and name not in runs})
+    dropped = [name for name in names_of_runs() if runs and name not in runs]
+    workspace.set({f"runs.{name}": None for name in dropped})
+    fronts = yaml.safe_load((root / "params.yaml").read_text())["features"]["fronts"]
+    workspace.set({f"features.fronts.{name}": None for name in dropped if name in fronts})
     workspace.put(release)
     return workspace
 

@@ -27,13 +27,14 @@ all streams, P pooled cells along a side, K classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import IGNORE, resnet
-from models.base import SINGLE_FRAME, Labels, PairScores, Predictions, Training, Window, split_labels
+from models.base import SINGLE_FRAME, Batch, Labels, PairScores, Predictions, Training, Window, split_labels
 from models.region_to_pixel import region_to_pixel
 from models.regions import RegionMaskBatch
 
@@ -150,6 +151,28 @@ class RegionMasks(nn.Module):
             return scores
         scores = F.interpolate(scores, scale_factor=self.config.output_stride, mode="bilinear", align_corners=False)
         return scores[:, :, : shape[0], : shape[1]]
+
+
+class Pipeline(nn.Module):
+    """The whole method on frames: front-end (a DeepLab), segmenter (``models.regions``) and back-end, all trained."""
+
+    def __init__(self, front: Any, segmenter: Any, back: RegionMasks) -> None:
+        super().__init__()
+        self.front, self.segmenter, self.back = front, segmenter, back
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Predictions:
+        """Label maps at the resolution of the frames."""
+        features = self.front.features(batch)  # (B, C, h, w)
+        found = self.segmenter.predict(batch["frames"][:, 0])
+        return self.back.predict(
+            RegionMaskBatch(
+                features=list(features),
+                boxes=[regions.boxes for regions in found],
+                soft_masks=[regions.soft_masks for regions in found],
+                shape=(batch["frames"].shape[2], batch["frames"].shape[3]),
+            )
+        )
 
 
 def roi_pool(features: Tensor, boxes: Tensor, *, stride: int, side: int) -> Tensor:

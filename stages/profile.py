@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import METHODS
+from models import METHODS, deeplab, fcis, region_masks
 from models import method as method_module
 from models.base import channels_last, choose_device, configuration, parameter_count, to_device
 from stages.core import cli, items, loader, windows
@@ -68,19 +68,21 @@ def run(
         result = {
             "method": method, "inputs": inputs, "config": config_name, "height": height, "width": width,
             "window": config.window.length, "frames": frames, "repeats": repeats,
-            **_measure(module, config, height=height, width=width, frames=frames, repeats=repeats),
+            **_measure(module, config, config_name, inputs, height=height, width=width, frames=frames, repeats=repeats),
             "load_of_others_percent": others, "alone": others < BUSY_PERCENT, "torch": torch.__version__,
         }  # fmt: skip
     _write(items.CACHE / "profiles" / f"{method}-{inputs}-{config_name}.json", result)
     return result
 
 
-def _measure(module: Any, config: Any, *, height: int, width: int, frames: int, repeats: int) -> dict[str, Any]:
+def _measure(
+    module: Any, config: Any, config_name: str, inputs: str, *, height: int, width: int, frames: int, repeats: int
+) -> dict[str, Any]:
     device = choose_device()
     with_flow = "flow" in config.streams
     clip = moving_clip(frames + 1, height, width)
-    memory = _PeakMemory(device)
-    network: Any = channels_last(module.build(config, A2D)).to(device).eval()
+    memory = PeakMemory(device)
+    network: Any = channels_last(build(module, config, config_name, inputs)).to(device).eval()
     windows = [_window(clip, number, config, flow=np.zeros((height, width, 2), np.float32)) for number in range(frames)]
     batches = [to_device(window, device) for window in windows]
 
@@ -112,6 +114,15 @@ def _measure(module: Any, config: Any, *, height: int, width: int, frames: int, 
     }
 
 
+def build(module: Any, config: Any, config_name: str, inputs: str) -> Any:
+    """The network of a method with random weights: with front-end and segmenter, where it labels region masks."""
+    network = module.build(config, A2D)
+    if module is not region_masks:
+        return network
+    front = deeplab.build(configuration(deeplab, config_name, inputs=inputs, variant=FULL), A2D)
+    return region_masks.Pipeline(front, fcis.build(getattr(fcis, config_name), A2D.actors), network)
+
+
 def moving_clip(frames: int, height: int, width: int) -> np.ndarray:
     """(T, H, W, 3) uint8: a smooth texture that moves 3 pixels a frame, something to estimate flow from."""
     noise = np.random.default_rng(0).integers(0, 256, (height, width + 3 * frames, 3), dtype=np.uint8)
@@ -130,7 +141,7 @@ def convolution_peak(device: torch.device, repeats: int) -> float:
         return operations / min(_seconds(lambda: plain(x), device) for _ in range(repeats))
 
 
-class _PeakMemory:
+class PeakMemory:
     """The growth of the highest memory in use since here: CUDA's own count, or this process's resident set."""
 
     def __init__(self, device: torch.device) -> None:

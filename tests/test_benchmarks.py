@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import confusion, feeding, flow_storage, frames, noop, one_more_clip, sentences, stages_side_by_side
+from benchmarks import (
+    confusion,
+    feeding,
+    flow_storage,
+    frames,
+    noop,
+    one_more_clip,
+    parts,
+    region_to_pixel,
+    sentences,
+    stages_side_by_side,
+)
 from benchmarks import flow as flow_benchmark
 from benchmarks.ratio import Ratio
 from models import METHODS
@@ -21,13 +32,14 @@ SMALLEST = {
     "feeding": lambda folder: feeding.measure_feeding(folder, clips=2, height=48, steps=1),
     "frames": lambda folder: frames.measure(folder, clips=2, height=48, copies=2),
     "noop": lambda folder: noop.measure(folder, clips=2, runs=1, repeats=1),
+    "region_to_pixel": lambda folder: region_to_pixel.measure(regions=3, height=16, width=24),
     "sentences": lambda folder: sentences.measure(samples=2, height=16, width=24),
     "waiting": lambda folder: feeding.measure_waiting(folder, clips=2, height=48, steps=1),
     "one_more_clip": lambda folder: one_more_clip.measure(folder, clips=2, height=48),
     "stages_side_by_side": lambda folder: stages_side_by_side.measure(folder, stages=2, work_seconds=0.1),
 }
 
-QUICK = {"confusion_torchmetrics", "confusion_bincount", "frames", "sentences"}
+QUICK = {"confusion_torchmetrics", "confusion_bincount", "frames", "region_to_pixel", "sentences"}
 
 
 @pytest.fixture
@@ -67,6 +79,14 @@ def test_backends_are_measured_side_by_side(tmp_path: Path) -> None:
     rows = flow_benchmark.measure(tmp_path, pairs=1, height=64, width=96, paper=False)
     assert [row[0] for row in rows] == ["dis", "farneback", "tvl1"]
     assert all(error > 0 and milliseconds > 0 for _, error, _, milliseconds in rows)
+
+
+def test_the_parts_of_region_masks_and_its_baseline_are_measured_side_by_side() -> None:
+    milliseconds = parts.measure("small", height=64, width=64, regions=3, repeats=1)
+    assert list(milliseconds) == ["flow", "regions", "segmentation", "all three", "baseline with flow"]
+    assert all(value > 0 for value in milliseconds.values())
+    together = milliseconds["flow"] + milliseconds["regions"] + milliseconds["segmentation"]
+    assert milliseconds["all three"] == pytest.approx(together)
 
 
 @pytest.mark.parametrize("config", ["small", pytest.param("paper", marks=pytest.mark.slow)])

@@ -84,7 +84,10 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_a_misspelt_run_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
-    path = write(tmp_path, "runs:\n  deeplab-rgb-full-0:\n    method: deeplab\n    reads: data/frames\n    regions: data/frames\n")
+    path = write(
+        tmp_path,
+        "runs:\n  deeplab-rgb-full-0:\n    method: deeplab\n    reads: data/frames\n    regions: data/frames\n",
+    )
     assert list(runs.all_runs(path)) == ["deeplab-rgb-full-0"]
     with pytest.raises(ValueError, match="did you mean `deeplab-rgb-full-0`"):
         runs.named("deeplab-rbg-full-0", path)
@@ -93,7 +96,10 @@ def test_a_misspelt_run_is_an_error_that_names_the_nearest(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("{method: deeplab, read: data/frames, regions: data/frames}", "unknown parameter `read`; did you mean `reads`"),
+        (
+            "{method: deeplab, read: data/frames, regions: data/frames}",
+            "unknown parameter `read`; did you mean `reads`",
+        ),
         ("{method: deeplab, regions: data/frames}", "parameter `reads` is missing"),
         ("", "parameter `method` is missing"),
     ],

@@ -1,0 +1,134 @@
+"""What a segmenter learns from: annotated frames of the data set, or pictures of another one that the generator makes.
+
+Samples are drawn by (number of the draw, position) and depend on (seed, draw) alone. Axes: N instances, H, W picture.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset as TorchDataset
+
+from models.regions import RegionBatch
+from stages.core import transforms, windows
+from stages.core.dataset import Dataset
+from stages.core.generator.stills import KINDS, Still, make_still
+from stages.core.regions.framing import Framing
+from stages.core.regions.instances import UNTOLD, Frame, Instance
+from stages.core.regions.packs import box_of
+from stages.core.sampler import drawn_batches
+from stages.core.windows import Sample
+
+LEAST_PIXELS = 16
+"""Of a mask: what a crop leaves of an instance may be too little to tell that it is one."""
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A picture and the instances in it."""
+
+    picture: np.ndarray  # (H, W, 3) uint8 RGB
+    labels: Sequence[int]  # N classes, from 1
+    masks: np.ndarray  # (N, H, W) bool; they may overlap
+
+
+class Source(Protocol):
+    """Pictures by position."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, position: int) -> Annotated:
+        """The picture at ``position``, as it is."""
+        ...
+
+
+class AnnotatedFrames:
+    """The annotated frames of ``samples`` with their ``instances``; those whose actor nobody told are left out."""
+
+    def __init__(self, samples: Dataset, instances: Mapping[Frame, Sequence[Instance]]) -> None:
+        self._samples, self._instances = samples, instances
+
+    def __len__(self) -> int:
+        return len(self._samples.frames)
+
+    def read(self, position: int) -> Annotated:
+        """The annotated frame at ``position``."""
+        frame = self._samples.frames[position]
+        (picture,) = windows.read(self._samples, frame.video, [frame.frame], labelled=False).frames
+        told = [seen for seen in self._instances[frame.video, frame.frame] if seen.actor != UNTOLD]
+        masks = np.array([seen.mask for seen in told], bool).reshape(-1, *picture.shape[:2])
+        return Annotated(picture, [seen.actor for seen in told], masks)
+
+
+class Stills:
+    """``count`` generated pictures of ``shape`` (H, W); each process keeps those that it has made."""
+
+    def __init__(self, *, seed: int, count: int, shape: tuple[int, int]) -> None:
+        self._seed, self._count, self._shape = seed, count, shape
+        self._made: dict[int, Still] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, position: int) -> Annotated:
+        """Still number ``position``."""
+        if position not in self._made:
+            self._made[position] = make_still(self._seed, position, height=self._shape[0], width=self._shape[1])
+        made = self._made[position]
+        return Annotated(made.picture, [KINDS.index(kind) for kind in made.kinds], made.masks)
+
+
+class RegionSamples(TorchDataset[Annotated]):
+    """Augmented pictures of ``source``, by (number of the draw, position)."""
+
+    def __init__(self, source: Source, framing: Framing, *, seed: int) -> None:
+        self._source, self._framing, self._seed = source, framing, seed
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, drawn: tuple[int, int]) -> Annotated:
+        draw, position = drawn
+        random = np.random.default_rng((self._seed, draw))
+        seen = self._source.read(position)
+        # Transforms go through label maps one by one, so each mask is one, behind an empty one that is always there.
+        empty = np.zeros((1, *seen.picture.shape[:2]), np.uint8)
+        sample = Sample(frames=seen.picture[None], labels=np.concatenate([empty, seen.masks]).astype(np.uint8))
+        if self._framing.crop is not None:
+            sample = transforms.augment(sample, random, height=self._framing.height, size=self._framing.crop)
+        else:
+            sample = transforms.to_height(sample, self._framing.height)
+            sample = transforms.flip(sample) if random.random() < 0.5 else sample
+        masks = sample.labels[1:] == 1  # not 255, which lies outside the frame
+        kept = [number for number, mask in enumerate(masks) if np.count_nonzero(mask) >= LEAST_PIXELS]
+        return Annotated(sample.frames[0], [seen.labels[number] for number in kept], masks[kept])
+
+
+def to_batch(pictures: Sequence[Annotated]) -> RegionBatch:
+    """Pictures side by side; smaller ones are padded with zeros at the right and below."""
+    height, width = (max(seen.picture.shape[axis] for seen in pictures) for axis in (0, 1))
+
+    def padded(array: np.ndarray, rows: int) -> torch.Tensor:
+        """``array`` with (H, W) at axes ``rows`` and the next."""
+        missing = [(0, 0)] * array.ndim
+        missing[rows : rows + 2] = (0, height - array.shape[rows]), (0, width - array.shape[rows + 1])
+        return torch.from_numpy(np.pad(array, missing))
+
+    boxes = [np.array([box_of(mask) for mask in seen.masks], np.float32).reshape(-1, 4) for seen in pictures]
+    return RegionBatch(
+        frames=torch.stack([padded(seen.picture, 0) for seen in pictures]),
+        boxes=[torch.from_numpy(array) for array in boxes],
+        labels=[torch.tensor(seen.labels, dtype=torch.int64) for seen in pictures],
+        masks=[padded(seen.masks, 1) for seen in pictures],
+    )
+
+
+def batches(
+    samples: RegionSamples, start: int, *, seed: int, steps: int, batch: int, loaders: int
+) -> Iterator[RegionBatch]:
+    """Batches of steps ``start`` to ``steps - 1``; ``loaders`` processes read ahead (0: none)."""
+    return drawn_batches(
+        samples, seed=seed, start=start, steps=steps, batch=batch, loaders=loaders, collate=to_batch
+    )  # fmt: skip

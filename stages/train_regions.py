@@ -1,0 +1,172 @@
+"""Stage `train_regions`: one instance segmenter, whose region masks methods label (Dang et al. 2018, section 3.1).
+
+Reads data/index, data/frames and data/pretrain. A segmenter `<segmenter>-own` learns from the annotated train frames,
+`<segmenter>-other` from pictures of the generator, or is loaded as it was trained on COCO. Writes
+data/train_regions/<name>: model.pt, run.json and curves.csv. Checkpoints lie in .items/checkpoints: a killed training
+goes on.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from models.base import channels_last, choose_device, load_encoder, parameter_count
+from models.detection import COCO
+from stages.core import cli, dataset, items, training
+from stages.core.closure import import_closure
+from stages.core.generator.stills import KINDS
+from stages.core.params import Section, load, nearest
+from stages.core.regions import instances, samples, segmenters
+from stages.core.regions.framing import FRAMINGS
+
+
+class Segmenter(Section):
+    """One entry of ``train_regions.segmenters``."""
+
+    steps: int | None = None  # in place of the configuration's own
+    weights: Path | None = None  # a checkpoint of COCO: `own` starts from it, `other` is it
+
+
+class Parameters(Section):
+    """Section ``train_regions`` of params.yaml."""
+
+    config: str  # small or paper: the sizes of models/fcis.py and models/maskrcnn.py
+    segmenters: dict[str, Segmenter]
+    seed: int
+    pretrained: bool  # start from data/pretrain where there are no other weights
+    stills: int  # generated for `other`; each is seen steps * batch / stills times
+    loaders: int
+    threads: int
+    checkpoint_seconds: float
+
+
+def run(
+    parameters: Parameters, *, name: str, data: Path = Path("data"), output: Path = Path("data/train_regions")
+) -> None:
+    """Train segmenter ``name`` (fcis-own, maskrcnn-other, ...).
+
+    Raises ``ValueError`` for a segmenter that params.yaml doesn't list, weights that don't fit, and a data set without
+    annotated train frames.
+    """
+    if name not in parameters.segmenters:
+        raise ValueError(f"train_regions.segmenters has no `{name}`{nearest(name, list(parameters.segmenters))}")
+    module, learns_from = segmenters.parse(name)
+    own = parameters.segmenters[name]
+    config = segmenters.configuration(module, parameters.config)
+    config = replace(config, training=replace(config.training, steps=own.steps or config.training.steps))
+    torch.set_num_threads(parameters.threads)
+    torch.manual_seed(parameters.seed)
+    labels = dataset.read_description(data / "index").label_space.actors
+    is_coco = learns_from == "other" and own.weights is not None
+    learned = labels if learns_from == "own" else COCO if is_coco else KINDS
+    network = module.build(config, labels, learned=learned)
+    pretrained = _load_weights(network, own, data / "pretrain" if parameters.pretrained else None)
+    curve: list[dict[str, float]] = []
+    trained_on = "COCO"
+    if not is_coco:
+        source, trained_on, ingredients = _source(learns_from, parameters, data)
+        key = items.digest(
+            {
+                "segmenter": [name, asdict(config)],
+                "source": ingredients,
+                "parameters": parameters.model_dump(include={"config", "seed", "threads"}),
+                "weights": {slot: items.file_digest(path) for slot, path in pretrained.items()},
+                "code": import_closure("stages.core.regions.samples")
+                | import_closure("stages.core.training")
+                | import_closure(module.__name__),
+                "torch": torch.__version__,
+            }
+        )
+        curve = _train(network, config, source, parameters, name, key)
+    folder = output / name
+    training.save_weights(folder / "model.pt", network)
+    training.write_curve(folder / "curves.csv", curve)
+    content = {
+        "name": name,
+        "config": parameters.config,
+        "parameters": asdict(config),
+        "labels": labels,
+        "learned": learned,
+        "parameter_count": parameter_count(network),
+        "trained_on": trained_on,
+        "started_from": sorted(pretrained),
+    }
+    (folder / "run.json").write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+    last = f", loss {curve[-1]['loss']:.3f}" if curve else ""
+    print(f"train_regions: {name}: {content['parameter_count']:,} parameters, {trained_on}{last}")
+
+
+def _load_weights(network: Any, own: Segmenter, pretrained: Path | None) -> dict[str, Path]:
+    """Load what ``network`` starts from; name of the weights -> their file."""
+    if own.weights is not None:
+        try:
+            checkpoint = torch.load(own.weights, weights_only=True, map_location="cpu")
+        except UnpicklingError as error:
+            raise ValueError(f"{own.weights} holds more than weights: save its `state_dict` alone") from error
+        network.load_coco(checkpoint, where=str(own.weights))
+        return {"coco": own.weights}
+    if pretrained is None:
+        return {}
+    slots: Mapping[str, Any] = network.encoder_slots()
+    files = {slot: pretrained / f"{slot}.pt" for slot in slots}
+    for slot, path in files.items():
+        load_encoder(slots[slot], torch.load(path, weights_only=True, map_location="cpu"), where=str(path))
+    return files
+
+
+def _source(learns_from: str, parameters: Parameters, data: Path) -> tuple[samples.Source, str, Any]:
+    """What is learned from, in words, and the ingredients that it depends on."""
+    if learns_from == "other":
+        shape = FRAMINGS[parameters.config].still
+        stills = samples.Stills(seed=parameters.seed, count=parameters.stills, shape=shape)
+        return stills, f"{parameters.stills} generated stills", [parameters.stills, shape]
+    annotated = dataset.load(data / "index", data / "frames", split="train")
+    if not annotated.frames:
+        raise ValueError("train_regions: no annotated train frame can be used; see data/index/quarantine.parquet")
+    truth = instances.read(annotated)
+    clips = items.read_manifest(data / "frames")
+    ingredients = {
+        "clips": [clips[video] for video in annotated.videos],
+        "instances": [[frame, [[seen.actor, seen.rle] for seen in truth[frame]]] for frame in truth],
+    }
+    return samples.AnnotatedFrames(annotated, truth), f"{len(annotated.frames)} annotated frames", ingredients
+
+
+def _train(
+    network: Any, config: Any, source: samples.Source, parameters: Parameters, name: str, key: str
+) -> list[dict[str, float]]:
+    channels_last(network).to(choose_device())
+    drawn = samples.RegionSamples(source, FRAMINGS[parameters.config], seed=parameters.seed)
+    return training.fit(
+        f"train_regions-{name}",
+        network,
+        network.loss,
+        network.parameter_groups(),
+        partial(
+            samples.batches,
+            drawn,
+            seed=parameters.seed,
+            steps=config.training.steps,
+            batch=config.training.batch,
+            loaders=parameters.loaders,
+        ),
+        config.training,
+        seed=parameters.seed,
+        checkpointing=training.Checkpointing(key=key, seconds=parameters.checkpoint_seconds),
+    )
+
+
+def main(name: Annotated[str, typer.Option("--segmenter", help="fcis or maskrcnn, -own or -other")]) -> None:
+    """Train one segmenter of params.yaml."""
+    run(load("train_regions", Parameters), name=name)
+
+
+if __name__ == "__main__":
+    cli.run(main)
