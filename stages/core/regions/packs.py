@@ -1,7 +1,7 @@
 """Region masks on disk: one packed Arrow file a clip, a record batch a frame, its rows the regions, best first.
 
-The rows are ``tables.DETECTIONS`` without ``action_scores``. The schema's metadata has K and the frames that were looked
-at, in the order of the batches: a frame in which nothing was found has a batch without rows.
+The rows are ``tables.DETECTIONS`` without ``action_scores``. The schema's metadata has K and the frames that were
+looked at, in the order of the batches: a frame in which nothing was found has a batch without rows.
 
 Axes: R regions of one frame, K actors (background first), H, W frame.
 """
