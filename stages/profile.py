@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import METHODS, deeplab, fcis, region_masks
+from models import METHODS, fcis, region_masks
 from models import method as method_module
 from models.base import channels_last, choose_device, configuration, parameter_count, to_device
 from stages.core import cli, items, loader, windows
@@ -119,7 +119,8 @@ def build(module: Any, config: Any, config_name: str, inputs: str) -> Any:
     network = module.build(config, A2D)
     if module is not region_masks:
         return network
-    front = deeplab.build(configuration(deeplab, config_name, inputs=inputs, variant=FULL), A2D)
+    baseline = method_module("deeplab")
+    front = baseline.build(configuration(baseline, config_name, inputs=inputs, variant=FULL), A2D)
     return region_masks.Pipeline(front, fcis.build(getattr(fcis, config_name), A2D.actors), network)
 
 

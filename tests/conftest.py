@@ -1,9 +1,11 @@
 """What tests share: a scratch copy of the project to run commands in, and the folder of real data beside it."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.workspace import CHECKOUT, Workspace, copy_project
 
@@ -15,6 +17,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture
 def project(tmp_path: Path) -> Workspace:
     return copy_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For networks so small that they only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """FlowNet: published sizes, correlation against a plain loop, multi-scale loss, odd frame sizes, public checkpoints."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,7 @@ KINDS = pytest.mark.parametrize("kind", ["s", "c"])
 PAPER = {"s": flownet.flownets_paper, "c": flownet.flownetc_paper}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks as small as these only wait for a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pairs(height: int = 64, width: int = 128, *, count: int = 1, seed: int = 0) -> Pairs:

@@ -1,7 +1,6 @@
 """Region masks (Dang et al.): RoI pooling against a plain loop, background, one label a region, the loss, no region."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -26,13 +25,7 @@ LEFT, RIGHT = (3.0, 4.0, 23.0, 36.0), (30.0, 10.0, 54.0, 30.0)
 """Boxes that do not overlap."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks as small as these only wait for a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(config: region_masks.Config = TINY) -> RegionMasks:

@@ -1,6 +1,5 @@
 """The region-to-pixel layer: value and gradient against a plain loop, frames without regions, hundreds of regions."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,13 +16,7 @@ from models.region_to_pixel import region_to_pixel
 SHAPE = (11, 14)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Frames as small as these only wait for a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def regions(count: int, *, classes: int = 3, side: int = 4, seed: int = 0, shape: tuple[int, int] = SHAPE) -> Any:
