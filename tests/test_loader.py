@@ -13,6 +13,7 @@ from models.base import Batch, Window
 from stages.core import loader, transforms, windows
 from stages.core.dataset import Dataset, load
 from stages.core.labels import IGNORE
+from stages.core.sampler import Sampler
 from tests import make
 
 AROUND = Window(before=1, after=1)
@@ -82,7 +83,7 @@ def test_reading_ahead_in_processes_changes_no_batch(samples: Dataset) -> None:
 
 
 def test_every_epoch_draws_every_frame_once_in_another_order() -> None:
-    sampler = loader.Sampler(12, batch=5, seed=0, start=0, steps=12)
+    sampler = Sampler(12, batch=5, seed=0, start=0, steps=12)
     drawn = [pair for step in sampler for pair in step]
     assert [number for number, _ in drawn] == list(range(60)) and len(sampler) == 12
     epochs = [[position for _, position in drawn[start : start + 12]] for start in range(0, 60, 12)]
@@ -91,14 +92,14 @@ def test_every_epoch_draws_every_frame_once_in_another_order() -> None:
 
 
 def test_a_batch_larger_than_the_data_set_draws_frames_again() -> None:
-    (step,) = loader.Sampler(2, batch=7, seed=0, start=0, steps=1)
+    (step,) = Sampler(2, batch=7, seed=0, start=0, steps=1)
     positions = [position for _, position in step]
     assert sorted(positions[:2]) == sorted(positions[2:4]) == sorted(positions[4:6]) == [0, 1]
 
 
 def test_a_late_start_costs_no_epoch_before_it() -> None:
-    whole = list(loader.Sampler(7, batch=3, seed=1, start=0, steps=40))
-    assert list(islice(loader.Sampler(7, batch=3, seed=1, start=30, steps=40), 10)) == whole[30:]
+    whole = list(Sampler(7, batch=3, seed=1, start=0, steps=40))
+    assert list(islice(Sampler(7, batch=3, seed=1, start=30, steps=40), 10)) == whole[30:]
 
 
 def test_the_window_lies_around_its_frame() -> None:

@@ -21,6 +21,7 @@ import yaml
 
 from benchmarks import workspace
 from benchmarks.workspace import Workspace
+from stages.core import items
 from stages.core.datasets import a2d
 
 RUN = "deeplab-rgb-full-0"
@@ -119,9 +120,12 @@ def same_files(left: Path, right: Path) -> list[str]:
 
 def test_dvc_repro_goes_from_clips_to_a_table_and_a_second_one_runs_nothing(finished: tuple[Workspace, str]) -> None:
     project, said = finished
-    assert stages_run(said) == [
-        "parameters", "index", "frames", FLOW, "pretrain", f"train@{RUN}", f"evaluate@{RUN}", "report"
-    ]  # fmt: skip
+    ran = stages_run(said)
+    main = ["parameters", "index", "frames", FLOW, "pretrain", f"train@{RUN}", f"evaluate@{RUN}", "report"]
+    beside = ["train_flow@flownets", "optical_flow@flownets-forward", "evaluate_flow", "train_regions@fcis-own",
+              "regions@fcis-own", f"features@{RUN}"]  # fmt: skip
+    assert [stage for stage in ran if stage in main] == main
+    assert sorted(stage for stage in ran if stage not in main) == sorted(beside)
     assert f"| {RUN} |" in said
     results = pd.read_csv(project.root / "data/report/results.csv")
     assert {"actor/mean_iou", "action/mean_iou", "joint/mean_iou"} <= set(results[results.method == "deeplab"].metric)
@@ -182,9 +186,10 @@ def test_a_killed_training_goes_on_and_ends_with_the_weights_of_one_that_was_not
     uninterrupted = (project.root / f"data/train/{RUN}/model.pt").read_bytes()
     checkpoints = project.root / ".items/checkpoints"
     key = json.loads((project.root / f"data/train/{RUN}/run.json").read_text())["key"]
-    (checkpoints / f"{key}.pt").unlink()
+    (checkpoint,) = [path for path in checkpoints.glob("*.pt") if items.digest([RUN, path.stem]) == key]
+    checkpoint.unlink()
     forget(project, f"train@{RUN}")
-    kill_when(project, (checkpoints / f"{key}.pt").exists, "repro", f"train@{RUN}")
+    kill_when(project, checkpoint.exists, "repro", f"train@{RUN}")
     assert not (project.root / f"data/train/{RUN}/model.pt").exists()
     said = project.dvc("repro", f"train@{RUN}")
     assert stages_run(said) == [f"train@{RUN}"]

@@ -133,7 +133,7 @@ def test_another_seed_trains_otherwise(tmp_path: Path) -> None:
 
 def test_no_temporary_checkpoint_stays_behind(tmp_path: Path) -> None:
     train(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.lock", "tiny.pt"]
 
 
 def test_a_curve_has_a_hundred_rows_of_mean_losses(tmp_path: Path) -> None:
