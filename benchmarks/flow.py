@@ -18,7 +18,7 @@ from rich.table import Table
 from models import flownet
 from models.base import channels_last
 from stages import evaluate_flow
-from stages.core import cli, items
+from stages.core import cli
 from stages.core.flow import backends, classical, networks
 from stages.core.generator.pairs import make_pair
 from stages.core.scores.flow import FlowErrors
@@ -32,9 +32,7 @@ def measure(
     made = [make_pair(5, number, height=height, width=width, pool=evaluate_flow.POOL) for number in range(pairs)]
     rows = []
     for name in (*classical.NAMES, *(n for n in networks.NAMES if (trained / n / "model.pt").exists())):
-        weights = trained / name if name in networks.NAMES else None
-        digest = "" if weights is None else items.file_digest(weights / "model.pt")
-        estimate = backends.open_backend(name, weights=weights, digest=digest)
+        estimate = backends.open_trained(name, trained)
         errors, times = FlowErrors(), []
         for number, pair in enumerate(made):
             began = time.perf_counter()

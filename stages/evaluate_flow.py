@@ -1,9 +1,9 @@
 """Stage `evaluate_flow`: how wrong each backend of optical flow is, on exact flow that no training saw.
 
-Reads data/train_flow, for FlowNets, and generates pairs (another seed and another pool than
-training's). Writes data/evaluate_flow: metrics.json (endpoint error and Fl-all by backend, size of the frame and
-speed), scores.csv (the same, a figure a row) and sheet.png (frames, true flow, and each backend's). FlyingChairs'
-validation pairs are scored too, where they are.
+Reads data/train_flow, for FlowNets, and generates pairs (another seed and another pool than training's). Writes
+data/evaluate_flow: metrics.json (endpoint error and Fl-all by backend, size of the frame and speed), scores.csv (the
+same, a figure a row) and sheet.png (frames, true flow, and each backend's). FlyingChairs' validation pairs are scored
+too, where they are.
 """
 
 import json
@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.core import cli, items, pictures
-from stages.core.flow import backends, files, networks
+from stages.core import cli, pictures
+from stages.core.flow import backends, files
 from stages.core.flow.encodings import colour_wheel
-from stages.core.flow.estimation import Estimator
 from stages.core.flow.files import Pair
 from stages.core.generator.pairs import make_pair
 from stages.core.params import Section, load
@@ -57,7 +56,7 @@ def run(
 ) -> dict[str, Any]:
     """Score every backend, and the estimate zero, on the same pairs."""
     estimators = {ZERO: lambda first, second: np.zeros((*first.shape[:3], 2), np.float32)} | {
-        name: _open(name, trained, preset) for name in parameters.backends
+        name: backends.open_trained(name, trained, preset=preset) for name in parameters.backends
     }
     bootstrap = resampling.Parameters(resamples=parameters.resamples, seed=parameters.seed)
     result: dict[str, Any] = {}
@@ -80,12 +79,6 @@ def run(
         for name in estimators:
             print(f"evaluate_flow: {title}: {name}: endpoint error {found[name]['all/endpoint_error']:.2f} pixels")
     return result
-
-
-def _open(name: str, trained: Path, preset: str) -> Estimator:
-    weights = trained / name if name in networks.NAMES else None
-    digest = "" if weights is None else items.file_digest(weights / "model.pt")
-    return backends.open_backend(name, weights=weights, digest=digest, preset=preset)
 
 
 def _sets(parameters: Parameters) -> Iterator[tuple[str, Iterator[Pair]]]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from stages.core import cli, items
+from stages.core import trained as trained_networks
 from stages.core.flow import backends, classical, networks
 from stages.core.params import Section, load
 
@@ -46,7 +47,9 @@ def run(
     """Estimate flow for every decoded clip. Raises ``ValueError`` for a recipe that does not exist."""
     backend, direction = backends.parse_recipe(recipe)
     weights = trained / backend if backend in networks.NAMES else None
-    learned = {} if weights is None else {"weights": str(weights.absolute()), "digest": _digest(weights)}
+    learned = {}
+    if weights is not None:
+        learned = {"weights": str(weights.absolute()), "digest": trained_networks.digest(weights, stage="train_flow")}
     work = [
         items.Item(
             name=name,
@@ -68,13 +71,6 @@ def run(
         output=output / recipe,
         gpu=weights is not None,
     )
-
-
-def _digest(weights: Path) -> str:
-    """Of a network's weights. Raises ``ValueError`` when they are not there."""
-    if not (weights / "model.pt").exists():
-        raise ValueError(f"{weights / 'model.pt'} not found: run `dvc repro train_flow@{weights.name}`")
-    return items.digest([items.file_digest(weights / name) for name in ("model.pt", "run.json")])
 
 
 def main(recipe: Annotated[str, typer.Option(help="<backend>-<direction>, one of optical_flow.recipes")]) -> None:

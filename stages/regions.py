@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stages.core import cli, dataset, items, tables
+from stages.core import cli, dataset, items, tables, trained
 from stages.core.params import Section, load, nearest
 from stages.core.regions import instances, segmentation
 from stages.core.scores import regions as scores
@@ -63,11 +63,9 @@ def run(
     return outcome
 
 
-def _found(parameters: Parameters, trained: Path, data: Path) -> Iterator[items.Item]:
-    """A clip's item for the segmenter at ``trained``."""
-    if not (trained / "model.pt").exists():
-        raise ValueError(f"{trained / 'model.pt'} not found: run `dvc repro train_regions@{trained.name}`")
-    digest = items.digest([items.file_digest(trained / name) for name in ("model.pt", "run.json")])
+def _found(parameters: Parameters, segmenter: Path, data: Path) -> Iterator[items.Item]:
+    """A clip's item for the trained ``segmenter``, a folder."""
+    digest = trained.digest(segmenter, stage="train_regions")
     clips = items.read_manifest(data / "frames")
     wanted: dict[str, list[int] | None] = dict.fromkeys(clips)
     if parameters.frames == "annotated":
@@ -79,7 +77,7 @@ def _found(parameters: Parameters, trained: Path, data: Path) -> Iterator[items.
             "video": video,
             "path": str((data / "frames" / "clips" / f"{video}.arrow").absolute()),
             "frames": frames,
-            "segmenter": str(trained.absolute()),
+            "segmenter": str(segmenter.absolute()),
             "digest": digest,
         }
         inputs = {"clip": clips[video], "segmenter": digest, "frames": str(frames)}

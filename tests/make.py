@@ -190,8 +190,8 @@ def workspace(folder: Path) -> Iterator[Path]:
         yield folder
 
 
-def run_to_flow(folder: Path, *, recipe: str = "dis-forward", **index: Any) -> Path:
-    """Stages index (parameters ``index``), frames and optical_flow on ``folder``/data/raw, in a workspace.
+def run_to_frames(folder: Path, **index: Any) -> Path:
+    """Stages index (parameters ``index``) and frames on ``folder``/data/raw, in a workspace.
 
     Returns ``folder``/data.
     """
@@ -203,6 +203,12 @@ def run_to_flow(folder: Path, *, recipe: str = "dis-forward", **index: Any) -> P
         index=data / "index",
         output=data / "frames",
     )
+    return data
+
+
+def run_to_flow(folder: Path, *, recipe: str = "dis-forward", **index: Any) -> Path:
+    """The same and optical_flow."""
+    data = run_to_frames(folder, **index)
     parameters = flow_stage.Parameters(recipes={}, dis=flow_stage.Dis(preset="fast"), height=None, quantum=0.0625)
     flow_stage.run(parameters, recipe=recipe, frames=data / "frames", output=data / "optical_flow")
     return data

@@ -1,5 +1,7 @@
 """Frames with coloured rectangles, for the tests of instance segmenters."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,6 +31,19 @@ def rectangles(frames: list[Rectangles], *, height: int = 64, width: int = 96) -
         labels=[torch.tensor([label for label, _ in instances], dtype=torch.int64) for instances in frames],
         masks=masks,
     )
+
+
+def learn(network: Any, batch: RegionBatch, *, steps: int, learning_rate: float) -> list[float]:
+    """Train a segmenter on one batch; the losses."""
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    losses = []
+    for _ in range(steps):
+        loss = network.loss(batch)["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
 
 
 def box_iou(a: Tensor, b: Tensor) -> float:

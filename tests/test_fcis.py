@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from models import detection, fcis, resnet
 from models.base import load_encoder, parameter_count
 from models.fcis import CELLS, GROUPS, position_sensitive_pool, vote
-from tests.rectangles import ACTORS, TWO_FRAMES, assert_finds, assert_well_formed, box_iou, rectangles
+from tests.rectangles import ACTORS, TWO_FRAMES, assert_finds, assert_well_formed, box_iou, learn, rectangles
 
 ENCODER = resnet.Config(layers=(1, 1, 1, 1), width=8, bottleneck=False, stride=8)
 TINY = replace(fcis.small, encoder=ENCODER, channels=16, rpn_channels=16, proposals=20, rois=16)
@@ -326,14 +326,7 @@ def test_proposals_and_the_boxes_refined_from_them_are_both_kept() -> None:
 def test_the_small_network_learns_two_frames_and_finds_what_is_in_them() -> None:
     batch = rectangles(TWO_FRAMES)
     network = build(fcis.small)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(50):
-        loss = network.loss(batch)["loss"]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = learn(network, batch, steps=50, learning_rate=1e-3)
     assert losses[-1] < losses[0] / 3
     assert_finds(network.eval().predict(batch["frames"]), batch, threshold=fcis.small.mask_threshold)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models import detection, maskrcnn, resnet
 from models.base import channels_last, load_encoder, parameter_count
 from models.regions import RegionBatch
-from tests.rectangles import ACTORS, TWO_FRAMES, assert_finds, assert_well_formed, box_iou, rectangles
+from tests.rectangles import ACTORS, TWO_FRAMES, assert_finds, assert_well_formed, box_iou, learn, rectangles
 
 ENCODER = resnet.Config(layers=(1, 1, 1, 1), width=8, bottleneck=False, stride=32)
 TINY = replace(maskrcnn.small, encoder=ENCODER, channels=16, hidden=32, proposals=20, rois=16)
@@ -281,14 +281,7 @@ def test_what_a_network_of_coco_finds_is_reported_in_our_classes(kind: str, acto
 def test_the_small_network_learns_two_frames_and_finds_what_is_in_them() -> None:
     batch = rectangles(TWO_FRAMES)
     network = build(maskrcnn.small)
-    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
-    losses = []
-    for _ in range(35):
-        loss = network.loss(batch)["loss"]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = learn(network, batch, steps=35, learning_rate=2e-3)
     assert losses[-1] < losses[0] / 3
     found = network.eval().predict(batch["frames"])
     assert_finds(found, batch, threshold=maskrcnn.small.mask_threshold)

@@ -126,6 +126,8 @@ def test_dvc_repro_goes_from_clips_to_a_table_and_a_second_one_runs_nothing(fini
               "regions@fcis-own", f"features@{RUN}"]  # fmt: skip
     assert [stage for stage in ran if stage in main] == main
     assert sorted(stage for stage in ran if stage not in main) == sorted(beside)
+    assert ran.index("train_flow@flownets") < ran.index("optical_flow@flownets-forward")
+    assert counts(said, "optical_flow-flownets-forward") == (TRAIN + TEST, 0)
     assert f"| {RUN} |" in said
     results = pd.read_csv(project.root / "data/report/results.csv")
     assert {"actor/mean_iou", "action/mean_iou", "joint/mean_iou"} <= set(results[results.method == "deeplab"].metric)

@@ -14,12 +14,9 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from models.regions import Regions
-from stages import frames as frames_stage
-from stages import index as index_stage
 from stages import regions as regions_stage
 from stages import train_regions
 from stages.core import tables
-from stages.core.datasets import layouts
 from stages.core.labels import A2D
 from stages.core.regions import segmentation
 from stages.core.regions.framing import FRAMINGS, Framing
@@ -35,11 +32,7 @@ def data(tmp_path: Path) -> Iterator[Path]:
     """Three clips of a square each, up to their frames, in a workspace."""
     make.write_release(tmp_path / "data/raw")
     with make.workspace(tmp_path):
-        data = tmp_path / "data"
-        index_stage.run(layouts.Parameters(dataset="squares"), raw=data / "raw", output=data / "index")
-        packing = frames_stage.Parameters(encoding="png", quality=95)
-        frames_stage.run(packing, raw=data / "raw", index=data / "index", output=data / "frames")
-        yield data
+        yield make.run_to_frames(tmp_path)
 
 
 class Fixed:

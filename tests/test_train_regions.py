@@ -11,11 +11,8 @@ import torch
 from pycocotools import mask as coco
 
 from models import detection, fcis, maskrcnn
-from stages import frames as frames_stage
-from stages import index as index_stage
 from stages import train_regions
 from stages.core import dataset, tables
-from stages.core.datasets import layouts
 from stages.core.generator.stills import KINDS
 from stages.core.labels import A2D
 from stages.core.regions import instances, samples
@@ -32,10 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("train_regions")
     make.write_release(folder / "data/raw")
     with make.workspace(folder):
-        data = folder / "data"
-        index_stage.run(layouts.Parameters(dataset="squares"), raw=data / "raw", output=data / "index")
-        packing = frames_stage.Parameters(encoding="png", quality=95)
-        frames_stage.run(packing, raw=data / "raw", index=data / "index", output=data / "frames")
+        data = make.run_to_frames(folder)
     yield data
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stages.core import trained
 from stages.core.flow import classical, networks
 from stages.core.flow.estimation import DIRECTIONS, Estimator
 
@@ -21,6 +22,13 @@ def open_backend(name: str, *, weights: Path | None = None, digest: str = "", pr
     if weights is None:
         raise ValueError(f"backend `{name}` needs weights: the folder data/train_flow/{name}")
     return networks.open_network(weights, digest)
+
+
+def open_trained(name: str, folder: Path, *, preset: str = "medium") -> Estimator:
+    """``open_backend``, with the weights that `train_flow` left in ``folder``/``name`` where it is a network."""
+    if name not in networks.NAMES:
+        return open_backend(name, preset=preset)
+    return open_backend(name, weights=folder / name, digest=trained.digest(folder / name, stage="train_flow"))
 
 
 def parse_recipe(recipe: str) -> tuple[str, str]:
