@@ -64,7 +64,6 @@ small = Config(
     encoder=resnet.SMALL,
     pool=4,
     hidden=(128, 128),
-    dropout=0.0,  # so few steps are too few under dropout
     height=128,
     training=Training(steps=400, batch=8, learning_rates={"back": 1e-3}, optimiser="adam", schedule="cosine"),
 )
