@@ -30,7 +30,8 @@ from stages.core.regions.framing import FRAMINGS
 class Segmenter(Section):
     """One entry of ``train_regions.segmenters``."""
 
-    steps: int | None = None  # in place of the configuration's own
+    steps: int | None = None  # in place of the configuration's own, as is the batch
+    batch: int | None = None
     weights: Path | None = None  # a checkpoint of COCO: `own` starts from it, `other` is it
 
 
@@ -60,7 +61,10 @@ def run(
     module, learns_from = segmenters.parse(name)
     own = parameters.segmenters[name]
     config = segmenters.configuration(module, parameters.config)
-    config = replace(config, training=replace(config.training, steps=own.steps or config.training.steps))
+    published = config.training
+    config = replace(
+        config, training=replace(published, steps=own.steps or published.steps, batch=own.batch or published.batch)
+    )
     torch.set_num_threads(parameters.threads)
     torch.manual_seed(parameters.seed)
     labels = dataset.read_description(data / "index").label_space.actors

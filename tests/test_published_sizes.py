@@ -25,7 +25,7 @@ def test_region_masks_learn_a_step_and_label_a_real_clip_at_published_sizes(shar
     project.set(
         {
             "train_regions": {"config": "paper", "pretrained": False},
-            "train_regions.segmenters": {"fcis-own": {"steps": 1}, "maskrcnn-own": {"steps": 1}},
+            "train_regions.segmenters": {"fcis-own": one_step, "maskrcnn-own": one_step},
             "regions.sources": {"maskrcnn-own": {"reads": "data/train_regions/maskrcnn-own"}},
             "train.common": {"config": "paper", "pretrained": False},
             "train.deeplab": one_step,
