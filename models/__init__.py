@@ -16,10 +16,17 @@ METHODS = {
 ON_REGIONS = ("region_masks",)
 """Methods that label region masks, on the features of a trained front-end."""
 
+MULTI_LABEL = ("ssa2d",)
+"""Methods that learn and predict several actions at once (``Labels.multi_label``); the others give a pixel one."""
+
 VARIANTS = {
     "deeplab": ("late_fusion",),
     "region_masks": ("other_masks", "true_masks"),
-}
+    "ssa2d": (
+        "without_actor_prior", "without_ssa_masking", "without_atrous", "without_multi_scale", "infusion_by_addition",
+        "shared_trunk", "non_local", "mask_each_step",
+    ),
+}  # fmt: skip
 """Name of a method -> its ablations and contrasts, the keys of ``VARIANTS`` in its module, known without torch."""
 
 

@@ -21,6 +21,7 @@ class Labels(Protocol):
     actions: tuple[str, ...]
     stride: int  # of joint ids: actor * stride + action
     valid_ids: tuple[int, ...]  # of the pairs that can occur, background (0) first
+    multi_label: bool  # an actor can do several things at once
 
 
 class Batch(TypedDict, total=False):
@@ -41,6 +42,14 @@ class Predictions:
     joint: Tensor
     actor: Tensor
     action: Tensor
+
+
+@dataclass(frozen=True)
+class MultiLabelPredictions:
+    """The same where an actor can do several things at once: (B, H, W) uint8 and (B, K, H, W) bool, K all actions."""
+
+    actor: Tensor
+    actions: Tensor
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 An encoder, the average of its features under each figure's mask, one linear layer for the actor and one for the action.
 Under the mask, because a classifier of whole pictures learns from one figure a clip only, and one of single pixels
-spends its first minutes on background (docs/decisions/001-pretraining.md). The Inception network has an auxiliary
+spends its first minutes on background (docs/decisions/001-pretraining.md). Each Inception network has an auxiliary
 classifier half way up, as the first one had (Szegedy et al. 2015, section 5): without it its early blocks learn slowly.
 Axes: B clips, N still frames of a clip, T frames, H, W crop, C channels, P joint ids, M figures found.
 """
 
+from dataclasses import replace
 from typing import TypedDict
 
 import torch
@@ -21,7 +22,7 @@ GRID = 4
 LEAST = 0.02
 """Share of a feature map that a figure must cover to be classified."""
 AUXILIARY = "Mixed_3c"
-"""End point of the 3D encoder that the auxiliary classifier sees."""
+"""End point of a 3D encoder that its auxiliary classifier sees."""
 
 
 class ClipBatch(TypedDict):
@@ -31,6 +32,7 @@ class ClipBatch(TypedDict):
     flow: Tensor  # (B, N, H, W, 3) uint8 colour wheel, of the same frames
     still_labels: Tensor  # (B, N, H, W) uint8 joint ids
     frames: Tensor  # (B, T, h, w, 3) uint8 RGB, what 3D encoders see, smaller
+    motion: Tensor  # (B, T, h, w, 2) float32 flow of those frames, encoded as I3D takes it
     labels: Tensor  # (B, T, h, w) uint8 joint ids
 
 
@@ -64,7 +66,7 @@ class Classifier(nn.Module):
 
 
 class Classifiers(nn.Module):
-    """The encoders that methods start from, trained side by side on the same clips: rgb2d, flow2d and rgb3d."""
+    """The encoders that methods start from, trained side by side on the same clips: rgb2d, flow2d, rgb3d and flow3d."""
 
     def __init__(self, encoder2d: resnet.Config, encoder3d: i3d.Config, *, actors: int, actions: int) -> None:
         super().__init__()
@@ -74,6 +76,8 @@ class Classifiers(nn.Module):
         self.last = encoder3d.last
         self.rgb3d = Classifier(i3d.I3D(encoder3d), encoder3d.channels(self.last), **heads)
         self.auxiliary = Classifier(nn.Identity(), encoder3d.channels(AUXILIARY), **heads)
+        self.flow3d = Classifier(i3d.I3D(replace(encoder3d, inputs=2)), encoder3d.channels(self.last), **heads)
+        self.flow_auxiliary = Classifier(nn.Identity(), encoder3d.channels(AUXILIARY), **heads)
 
     def loss(self, batch: ClipBatch) -> dict[str, Tensor]:
         """Sum of the encoders' losses (they share nothing), and the accuracies of each."""
@@ -81,12 +85,16 @@ class Classifiers(nn.Module):
         rgb = self.rgb2d.encoder(picture(batch["stills"].flatten(0, 1)))
         flow = self.flow2d.encoder(picture(batch["flow"].flatten(0, 1)))
         clip = batch["frames"].permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (B, 3, T, h, w)
-        features = self.rgb3d.encoder(clip, (AUXILIARY, self.last))  # (B, C, T/2, h/8, w/8), (B, C, T/4, h/16, w/16)
+        motion = batch["motion"].permute(0, 4, 1, 2, 3)  # (B, 2, T, h, w)
+        wanted = (AUXILIARY, self.last)  # (B, C, T/2, h/8, w/8), (B, C, T/4, h/16, w/16)
+        seen, moved = self.rgb3d.encoder(clip, wanted), self.flow3d.encoder(motion, wanted)
         results = {
             "rgb2d": self.rgb2d.losses(rgb[:, :, None], labels),
             "flow2d": self.flow2d.losses(flow[:, :, None], labels),
-            "rgb3d": self.rgb3d.losses(features[self.last], batch["labels"]),
-            "auxiliary": self.auxiliary.losses(features[AUXILIARY], batch["labels"]),
+            "rgb3d": self.rgb3d.losses(seen[self.last], batch["labels"]),
+            "auxiliary": self.auxiliary.losses(seen[AUXILIARY], batch["labels"]),
+            "flow3d": self.flow3d.losses(moved[self.last], batch["labels"]),
+            "flow_auxiliary": self.flow_auxiliary.losses(moved[AUXILIARY], batch["labels"]),
         }
         losses = {"loss": torch.stack([loss for loss, *_ in results.values()]).sum()}
         for name, (_, actor, action) in results.items():
@@ -95,4 +103,4 @@ class Classifiers(nn.Module):
 
     def encoders(self) -> dict[str, nn.Module]:
         """Name of the weights -> encoder."""
-        return {name: getattr(self, name).encoder for name in ("rgb2d", "flow2d", "rgb3d")}
+        return {name: getattr(self, name).encoder for name in ("rgb2d", "flow2d", "rgb3d", "flow3d")}

@@ -175,11 +175,7 @@ class FCIS(Encoder):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The residual network and the rest, without what does not learn."""
-        groups: dict[str, list[nn.Parameter]] = {"encoder": [], "head": []}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                groups["encoder" if name.startswith("encoder.") else "head"].append(parameter)
-        return groups
+        return detection.parameter_groups(self, self.encoder)
 
     def encoder_slots(self) -> dict[str, nn.Module]:
         """Encoders that start from pretrained weights: name of the weights -> module."""

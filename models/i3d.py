@@ -135,10 +135,14 @@ class I3D(Encoder):
                 self.add_module(name, unit)
             channels = config.channels(name)
 
-    def forward(self, x: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
-        """Features at ``wanted`` end points; nothing deeper than the deepest of them is computed."""
+    def forward(self, x: Tensor, wanted: tuple[str, ...], *, after: str | None = None) -> dict[str, Tensor]:
+        """Features at ``wanted`` end points; nothing deeper than the deepest of them is computed.
+
+        ``after``: ``x`` is not a clip but features at this end point, from which the rest is computed.
+        """
         features: dict[str, Tensor] = {}
-        for name in self.endpoints:
+        first = 0 if after is None else self.endpoints.index(after) + 1
+        for name in self.endpoints[first:]:
             x = self.get_submodule(name)(x)
             if name in wanted:
                 features[name] = x

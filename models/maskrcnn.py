@@ -134,11 +134,7 @@ class MaskRCNN(nn.Module):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The residual network and the rest, without what does not learn."""
-        groups: dict[str, list[nn.Parameter]] = {"encoder": [], "head": []}
-        for name, parameter in self.detector.named_parameters():
-            if parameter.requires_grad:
-                groups["encoder" if name.startswith("backbone.") else "head"].append(parameter)
-        return groups
+        return detection.parameter_groups(self, self.detector.backbone)
 
     def encoder_slots(self) -> dict[str, nn.Module]:
         """Encoders that start from pretrained weights: name of the weights -> module."""

@@ -5,8 +5,7 @@ computes them as it does any run, so a killed one goes on. ``show`` reads data/r
 by how much it holds, or that it fails. `make claims PAPER=dang2018` does both, and the runs in between.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,118 +13,14 @@ import pandas as pd
 import typer
 
 from stages.core import cli
-from stages.core.labels import A2D
-from stages.core.params import PARAMS, edited, nearest
-from stages.core.results import KINDS
-from stages.core.runs import FULL
+from stages.core.claims import Claim, Setting, of_paper
+from stages.core.params import PARAMS, edited
+from stages.core.published import paper_of
 
 SEEDS = (0, 1, 2)
 RESULTS = Path("data/report/results.csv")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A run without its seed."""
-
-    method: str
-    inputs: str
-    variant: str = FULL
-
-    def name(self, seed: int) -> str:
-        """Of the run with ``seed``."""
-        return f"{self.method}-{self.inputs}-{self.variant}-{seed}"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """``better`` is ahead of ``worse`` in the mean over ``metrics``; with ``than``, by more there than over those."""
-
-    text: str
-    better: Setting
-    worse: Setting
-    metrics: tuple[str, ...]
-    than: tuple[str, ...] = ()
-
-
-def _accuracies(chosen: Callable[[str, str], bool]) -> tuple[str, ...]:
-    """Metrics of the valid pairs of actor and action that are ``chosen``."""
-    pairs = [divmod(label, A2D.stride) for label in A2D.valid_ids[1:]]
-    names = [(A2D.actors[actor], A2D.actions[action]) for actor, action in pairs]
-    return tuple(f"accuracy/{actor}-{action}" for actor, action in names if chosen(actor, action))
-
-
-BODY_PART = ("climbing", "crawling", "eating", "running", "walking")
-"""Actions of limbs or head; the whole body flies, jumps, rolls, or rests."""
-FAST = ("adult-jumping", "car-running", "ball-flying", "cat-running", "dog-jumping")
-"""The pairs of which Dang et al. say that flow adds more than 10 points (section 4)."""
-_BASELINE, _REGIONS = Setting("deeplab", "rgb+flow"), Setting("region_masks", "rgb+flow")
-_RGB_BASELINE, _RGB_REGIONS = Setting("deeplab", "rgb"), Setting("region_masks", "rgb")
-_MEANS = tuple(f"{kind}/{figure}" for kind in ("action", "joint") for figure in ("class_accuracy", "mean_iou"))
-_ALL = tuple(f"{kind}/{figure}" for kind in KINDS for figure in ("global_accuracy", "class_accuracy", "mean_iou"))
-
-CLAIMS = {
-    "dang2018": (
-        Claim("Regions beat the baseline for action and joint (table 1, RGB + flow)", _REGIONS, _BASELINE, _MEANS),
-        Claim("Regions beat the baseline for action and joint (table 1, RGB)", _RGB_REGIONS, _RGB_BASELINE, _MEANS),
-        Claim(
-            "Regions help small actors more than large ones (section 4)",
-            _REGIONS,
-            _BASELINE,
-            ("small/joint/class_accuracy",),
-            than=("large/joint/class_accuracy",),
-        ),
-        Claim(
-            "Regions help actions of a body part more than those of the whole body (section 4)",
-            _REGIONS,
-            _BASELINE,
-            _accuracies(lambda _, action: action in BODY_PART),
-            than=_accuracies(lambda _, action: action not in BODY_PART),
-        ),
-        Claim("Flow helps with regions (table 1)", _REGIONS, _RGB_REGIONS, _MEANS),
-        Claim("Flow helps the baseline (table 1)", _BASELINE, _RGB_BASELINE, _MEANS),
-        Claim(
-            "Flow helps fast pairs most (table 5)",
-            _REGIONS,
-            _RGB_REGIONS,
-            tuple(f"accuracy/{pair}" for pair in FAST),
-            than=_accuracies(lambda actor, action: f"{actor}-{action}" not in FAST),
-        ),
-        Claim(
-            "The baseline wins global accuracy (table 1)",
-            _BASELINE,
-            _REGIONS,
-            tuple(f"{kind}/global_accuracy" for kind in KINDS),
-        ),
-        Claim(
-            "Masks learned on the data set beat those learned on other data (table 3)",
-            _REGIONS,
-            Setting("region_masks", "rgb+flow", "other_masks"),
-            _ALL,
-        ),
-        Claim(
-            "True masks are an upper bound (table 3)", Setting("region_masks", "rgb+flow", "true_masks"), _REGIONS, _ALL
-        ),
-        Claim(
-            "An actor carries a single action more often with regions (section 1)",
-            _REGIONS,
-            _BASELINE,
-            ("consistency/single",),
-        ),
-        Claim(
-            "Early fusion beats late fusion (section 3.2)",
-            _BASELINE,
-            Setting("deeplab", "rgb+flow", "late_fusion"),
-            ("joint/mean_iou",),
-        ),
-    ),
-}
-
-
-def of_paper(paper: str) -> tuple[Claim, ...]:
-    """The claims of ``paper``. Raises ``ValueError`` that names the papers there are."""
-    if paper not in CLAIMS:
-        raise ValueError(f"--paper={paper}{nearest(paper, list(CLAIMS))}; there are claims of {', '.join(CLAIMS)}")
-    return CLAIMS[paper]
+FLOW = "data/optical_flow/dis-forward"
+"""What runs on flow read, where params.yaml has no run of the baseline to take it from."""
 
 
 def add(paper: str, path: Path = PARAMS) -> list[str]:
@@ -139,7 +34,8 @@ def _add(needed: Iterable[Setting], content: Any) -> list[str]:
     runs, fronts, sources = content["runs"], content["features"]["fronts"], content["regions"]["sources"]
     added = []
     for side in needed:
-        reads = runs[Setting("deeplab", side.inputs).name(SEEDS[0])]["reads"]
+        baseline = runs.get(Setting("deeplab", side.inputs).name(SEEDS[0]))
+        reads = baseline["reads"] if baseline else FLOW if "flow" in side.inputs else "data/frames"
         source = "fcis-other" if side.variant == "other_masks" else "fcis-own"
         for seed in SEEDS:
             front = Setting("deeplab", side.inputs).name(seed)
@@ -160,7 +56,7 @@ def lines(paper: str, results: pd.DataFrame) -> list[str]:
     """Markdown: a line a claim, by how many points it holds (mean and range over seeds), and in how many seeds."""
     values = results.set_index(["method", "inputs", "variant", "seed", "metric"])["value"]
     found = [
-        f"Claims of {paper}, each over the seeds that were run: points by which it holds.",
+        f"Claims of {paper_of(paper)}, each over the seeds that were run: points by which it holds.",
         "",
         "| claim | mean | over seeds | holds in |",
         "|---|---:|---:|---:|",
@@ -194,7 +90,7 @@ def _differences(claim: Claim, values: Any) -> Iterator[float]:
 
 def main(
     what: Annotated[str, typer.Argument(help="add or show")],
-    paper: Annotated[str, typer.Option(help="dang2018")],
+    paper: Annotated[str, typer.Option(help="dang2018 or rana2021, or their methods: region_masks, ssa2d")],
 ) -> None:
     """List the runs of a paper's claims, or show how they came out."""
     if what == "add":

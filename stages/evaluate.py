@@ -1,7 +1,8 @@
 """Stage `evaluate`: predictions of one run on the test clips, and their scores.
 
 Reads data/index, data/frames, the run's flow recipe and data/train/<run>. Writes data/evaluate/<run>: metrics.json,
-classes.csv, confusion.parquet (a clip at a time, for intervals) and predictions/clips/<video>.arrow.
+classes.csv, confusion.parquet (a clip at a time, for intervals) and predictions/clips/<video>.arrow. Where an actor
+does several things at once (VidOR) a pixel has no one class to be confused: confusion.parquet has no rows.
 """
 
 import json
@@ -14,7 +15,10 @@ import typer
 
 from stages.core import cli, dataset, items, prediction, runs, tables
 from stages.core.params import load
-from stages.core.scores import confusion, consistency, maps, resampling, segmentation
+from stages.core.scores import confusion, consistency, maps, multi_label, resampling, segmentation
+
+Scored = tuple[dict[str, Any], list[tuple[str, int, str, float, float]], list[dict[str, Any]]]
+"""What goes into metrics.json, classes.csv and confusion.parquet."""
 
 
 def run(
@@ -39,16 +43,12 @@ def run(
         output=folder / "predictions",
         gpu=True,
     )
-    predicted = maps.PackedMaps(folder / "predictions")
-    compared = segmentation.compare(samples, predicted, non_boundary=parameters.non_boundary, count_missing=True)
-    result = segmentation.summary(compared, parameters)
-    agreement = consistency.compare(samples, predicted, count_missing=True)
-    result["consistency"] = resampling.summary(agreement, parameters)
-    result["coverage"] = {"scored": compared.scored, "of": samples.promised, "clips": len(compared.confusions.clips)}
-    _write(folder, result, compared.confusions)
+    score = _several_actions if samples.label_space.multi_label else _one_action
+    result, classes, cells = score(samples, folder / "predictions", parameters)
+    _write(folder, result, classes, cells)
     print(
         f"{run_.name}: mean IoU actor {result['actor']['mean_iou']:.1f}, action {result['action']['mean_iou']:.1f}, "
-        f"joint {result['joint']['mean_iou']:.1f} over {compared.scored} of {samples.promised} frames"
+        f"joint {result['joint']['mean_iou']:.1f} over {result['coverage']['scored']} of {samples.promised} frames"
     )
     return result
 
@@ -62,16 +62,36 @@ def _check_label_space(run_: runs.Run, samples: dataset.Dataset, data: Path) -> 
         )
 
 
-def _write(folder: Path, result: dict[str, Any], confusions: confusion.Confusions) -> None:
-    columns = ["kind", "id", "class", "accuracy", "iou"]
-    classes = pd.DataFrame(confusion.class_rows(confusions), columns=columns)
-    classes.round(4).to_csv(folder / "classes.csv", index=False)
+def _one_action(samples: dataset.Dataset, predictions: Path, parameters: segmentation.Parameters) -> Scored:
+    found = maps.PackedMaps(predictions)
+    compared = segmentation.compare(samples, found, non_boundary=parameters.non_boundary, count_missing=True)
+    result = segmentation.summary(compared, parameters)
+    agreement = consistency.compare(samples, found, count_missing=True)
+    result["consistency"] = resampling.summary(agreement, parameters)
+    confusions = compared.confusions
+    result["coverage"] = {"scored": compared.scored, "of": samples.promised, "clips": len(confusions.clips)}
     cells = []
     for kind, matrix in confusions.matrices.items():
         for clip, truth, predicted in np.argwhere(matrix):
             pixels = int(matrix[clip, truth, predicted])
             video = confusions.clips[clip]
             cells.append({"video": video, "kind": kind, "truth": truth, "predicted": predicted, "pixels": pixels})
+    return result, confusion.class_rows(confusions), cells
+
+
+def _several_actions(samples: dataset.Dataset, predictions: Path, parameters: segmentation.Parameters) -> Scored:
+    assert samples.index is not None, "loaded with its tables"
+    result = multi_label.run(samples.index, predictions, count_missing=True, parameters=parameters)
+    classes = multi_label.class_rows(result, samples.label_space)
+    for scores in result.values():
+        scores.pop("per_class", None)
+    result["coverage"]["of"] = samples.promised
+    return result, classes, []
+
+
+def _write(folder: Path, result: dict[str, Any], classes: list[Any], cells: list[dict[str, Any]]) -> None:
+    columns = ["kind", "id", "class", "accuracy", "iou"]
+    pd.DataFrame(classes, columns=columns).round(4).to_csv(folder / "classes.csv", index=False)
     tables.write_parquet(folder / "confusion.parquet", tables.rows_to_table(cells, tables.CONFUSION))
     (folder / "metrics.json").write_text(json.dumps(resampling.rounded(result), indent=2) + "\n")
 

@@ -1,7 +1,8 @@
 """Stage `pretrain`: small encoders that have seen actors and actions, in place of ImageNet and Kinetics weights.
 
 Reads nothing: clips come from the generator, another seed and another pool than the sample's. Writes data/pretrain:
-rgb2d.pt, flow2d.pt, rgb3d.pt (public key names) and curves.csv. Who has public weights names them in `train`.
+rgb2d.pt, flow2d.pt, rgb3d.pt, flow3d.pt (public key names) and curves.csv. Who has public weights names them in
+`train`.
 """
 
 from functools import partial

@@ -16,11 +16,12 @@ from stages.core.labels import LabelSpace
 from stages.core.params import Section, load, read
 from stages.core.results import KINDS, Oracle, Result
 from stages.core.runs import FULL
-from stages.core.scores import confusion, maps, resampling, segmentation
+from stages.core.scores import action_masks, confusion, maps, resampling, segmentation
 from stages.core.scores.confusion import Confusions
 
 SMOKE_TEST = 20
 """A test set of fewer clips is marked: its figures show that the pipeline runs, not how good a method is."""
+MARGINALS = "Actor and action are marginals of the joint map."
 FIGURES = {"global_accuracy": "glo", "class_accuracy": "ave", "mean_iou": "mIoU"}
 
 
@@ -55,7 +56,7 @@ def run(
         rows += results.oracle_rows(dataset_name, oracle)
     computed = pd.DataFrame(rows, columns=list(results.COLUMNS))
     computed.to_csv(output / "results.csv", index=False, float_format="%.4f")
-    ledger = published.ledger(published.load(), computed, dataset=dataset_name, config=config)
+    ledger = published.ledger(published.load(), computed, dataset=dataset_name, config=config, labels=space.key)
     ledger.to_csv(output / "ledger.csv", index=False, float_format="%.4f")
     text = "\n".join(
         [
@@ -91,12 +92,13 @@ def _heading(dataset_name: str, found: dict[str, Result], space: LabelSpace) -> 
     lines = [f"# Actor-action segmentation on {dataset_name}", ""]
     if found:
         some = next(iter(found.values()))
-        clips, classes = len(some.confusions.clips), {kind: some.metrics[kind]["classes"] for kind in KINDS}
+        clips, classes = some.metrics["coverage"]["clips"], {kind: some.metrics[kind]["classes"] for kind in KINDS}
+        actions = "A pixel has any number of actions." if space.multi_label else MARGINALS
         lines.append(
             f"{clips} test clips, {results.coverage(some)} annotated frames scored; means run over the classes with "
             f"truth: {classes['actor']} of {len(space.actors)} actors, {classes['action']} of {len(space.actions)} "
             f"actions, {classes['joint']} of {len(space.valid_ids)} pairs, background in. Percent; the interval is "
-            "95 % over clips (bootstrap). Actor and action are marginals of the joint map."
+            f"95 % over clips (bootstrap). {actions}"
         )
         if clips < SMOKE_TEST:
             lines += ["", f"**Smoke test**: {clips} test clips are too few to compare methods by."]
@@ -125,16 +127,19 @@ def _table(found: dict[str, Result], missing: list[str], oracle: Oracle | None) 
 def _comparisons(found: dict[str, Result], oracle: Oracle | None, bootstrap: resampling.Parameters) -> list[str]:
     """Flow against no flow, variants against the plain one, each run against the oracle: differences with an interval
     over the same clips."""
+    known = {name: result.confusions for name, result in found.items() if result.confusions is not None}
+    if not known:
+        return []
     lines = ["| comparison | measure | difference | 95 % over clips | p |", "|---|---|---:|---:|---:|"]
-    for name, result in found.items():
-        variant = f"-{result.run.variant}-"
+    for name, ours in known.items():
+        run_ = found[name].run
+        variant = f"-{run_.variant}-"
         for counterpart in dict.fromkeys((name.replace("-rgb+flow-", "-rgb-"), name.replace(variant, f"-{FULL}-"))):
-            if counterpart != name and counterpart in found and result.run.held_out is None:
+            if counterpart != name and counterpart in known and run_.held_out is None:
                 title = f"{name} against {counterpart}"
-                lines += _compare(title, KINDS, result.confusions, found[counterpart].confusions, bootstrap)
+                lines += _compare(title, KINDS, ours, known[counterpart], bootstrap)
     if oracle is not None:
-        for name, result in found.items():
-            ours = result.confusions
+        for name, ours in known.items():
             always = np.stack([confusion.oracle(matrix, oracle.frequent) for matrix in ours.matrices["joint"]])
             of_oracle = Confusions(ours.clips, {"joint": always}, ours.label_space)
             lines += _compare(f"{name} against the oracle", ("joint",), ours, of_oracle, bootstrap)
@@ -165,10 +170,19 @@ def _sheet(samples: dataset.Dataset, names: list[str], folder: Path, *, rows: in
         palette = samples.label_space.palette
         images = [windows.read(samples, video, [frame]).frames[0], palette[samples.labels(video, frame)]]
         for name in names:
-            predicted = maps.PackedMaps(folder / name / "predictions").maps(video, frame)
-            images.append(np.zeros_like(images[0]) if predicted is None else palette[predicted["joint"]])
+            predicted = _predicted(samples.label_space, folder / name / "predictions", video, frame)
+            images.append(np.zeros_like(images[0]) if predicted is None else palette[predicted])
         grid.append(images)
     pictures.write_sheet(target, grid, titles=["frame", "ground truth", *names])
+
+
+def _predicted(space: LabelSpace, folder: Path, video: str, frame: int) -> np.ndarray | None:
+    """The label map as the palette colours it: actors in multi-label data; None where the frame was not predicted."""
+    if space.multi_label:
+        sets = action_masks.Predictions(folder).sets(video, frame)
+        return None if sets is None else sets.actors
+    found = maps.PackedMaps(folder).maps(video, frame)
+    return None if found is None else found["joint"]
 
 
 def main() -> None:

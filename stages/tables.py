@@ -1,7 +1,9 @@
-"""``python -m stages.tables --paper=dang2018``: a paper's tables, computed here, with the published figures beside.
+"""``python -m stages.tables --paper=rana2021``: a paper's tables and figures, computed here, the published ones beside.
 
-Reads data/report/ledger.csv, which stage `report` writes. A cell is `here (published)`; `not run` where no run of
-params.yaml has it. Writes nothing: the tables go to the terminal as Markdown.
+Reads data/report/ledger.csv and results.csv, which stage `report` writes, and for times and parameters what `python -m
+stages.profile` wrote. A cell is `here (published)`; `not run` where no run of params.yaml has it. Tables go to the
+terminal as Markdown. Figures 1 and 3 of Rana and Rawat are drawn into data/figures: they show times, and data/report is
+an output that DVC hashes and removes.
 """
 
 from pathlib import Path
@@ -10,21 +12,29 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from stages.core import cli
-from stages.core.params import nearest
+from stages.core import cli, figures, items
+from stages.core.figures import FLOW, MILLISECONDS, MODEL, PARAMETERS, RGB
+from stages.core.params import nearest, read
+from stages.core.published import paper_of
+from stages.core.runs import FULL
 
 LOST = ("dang2018", "4")
 """The paper's text has no names in this table, a comparison with earlier work: its rows stand in two later papers."""
 LOST_SOURCES = {"rana2021": "1", "gavrilyuk2018": "3"}
 LOST_ROWS = "xu201.*|kalogeiton.*|region_masks"
 ROW = ["method", "inputs", "variant"]
+DRAWN = "rana2021"
+"""The paper whose figures are drawn."""
 
 
 def tables(ledger: pd.DataFrame, paper: str, *, table: str | None = None) -> list[str]:
-    """Markdown of every table of ``paper``, or of ``table``. Raises ``ValueError`` that names what there is."""
-    papers = sorted(set(ledger["paper"]))
+    """Markdown of every table of ``paper`` (or of the paper of that method), or of ``table``.
+
+    Raises ``ValueError`` that names what there is.
+    """
+    papers, asked, paper = sorted(set(ledger["paper"])), paper, paper_of(paper)
     if paper not in papers:
-        raise ValueError(f"--paper={paper}{nearest(paper, papers)}; there are {', '.join(papers)}")
+        raise ValueError(f"--paper={asked}{nearest(asked, papers)}; there are {', '.join(papers)}")
     of_paper = {name: rows for name, rows in ledger[ledger["paper"] == paper].groupby("table")}
     if paper == LOST[0]:
         printed = pd.concat([ledger[(ledger["paper"] == p) & (ledger["table"] == t)] for p, t in LOST_SOURCES.items()])
@@ -37,6 +47,34 @@ def tables(ledger: pd.DataFrame, paper: str, *, table: str | None = None) -> lis
     for name in sorted(of_paper) if table is None else [table]:
         lines += [f"## {paper}, table {name}: here (published)", "", *_markdown(of_paper[name]), ""]
     return lines
+
+
+def with_profiles(ledger: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """The ledger with times and parameters of ``measured`` (``figures.profiles``) in the rows of plain methods."""
+    profiled = measured.set_index(MODEL)
+    filled = ledger.copy()
+    of_plain = filled["metric"].isin((MILLISECONDS, PARAMETERS)) & (filled["variant"] == FULL)
+    for place, row in filled[of_plain].iterrows():
+        if (row["method"], row["inputs"]) in profiled.index:
+            filled.loc[place, "here"] = profiled.loc[(row["method"], row["inputs"]), row["metric"]]
+            filled.loc[place, "remark"] = "times and parameters are of this machine and configuration: not comparable"
+    return filled
+
+
+def drawings(
+    ledger: pd.DataFrame, results: pd.DataFrame, measured: pd.DataFrame, *, config: str, output: Path
+) -> list[str]:
+    """Figures 1 and 3 of Rana and Rawat: PNGs in ``output``, and their numbers as Markdown."""
+    here, published = figures.speeds(results, measured), figures.published_speeds(ledger)
+    dataset = ", ".join(sorted(set(results["dataset"])))
+    of = f"{config} on {dataset}"
+    figures.draw_speeds(output / f"{DRAWN}-figure1.png", here, published, title=f"Speed against mean IoU, {of}")
+    lines = [f"## {DRAWN}, figure 1: {of} (published, K80)", "", *figures.speeds_markdown(here, published), ""]
+    pairs = figures.pairs(results, method="ssa2d")
+    lines += [f"## {DRAWN}, figure 3: accuracy of each pair, {of}", "", *figures.pairs_markdown(pairs), ""]
+    if len(pairs):
+        figures.draw_pairs(output / f"{DRAWN}-figure3.png", pairs, title=f"SSA2D, {RGB} and {FLOW}, {of}")
+    return [*lines, f"Drawn in {output}."]
 
 
 def _markdown(rows: pd.DataFrame) -> list[str]:
@@ -65,19 +103,23 @@ def _cell(found: pd.DataFrame, metric: str) -> str:
 
 
 def main(
-    paper: Annotated[str, typer.Option(help="dang2018, rana2021 or gavrilyuk2018")],
-    table: Annotated[str | None, typer.Option(help="one table; all of them without it")] = None,
-    ledger: Annotated[Path, typer.Option(help="as stage `report` writes it")] = Path("data/report/ledger.csv"),
+    paper: Annotated[str, typer.Option(help="dang2018, rana2021 or gavrilyuk2018, or the paper's method")],
+    table: Annotated[str | None, typer.Option(help="one table, and no figures; all of them without it")] = None,
+    report: Annotated[Path, typer.Option(help="the folder that stage `report` writes")] = Path("data/report"),
+    output: Annotated[Path, typer.Option(help="where figures are drawn")] = Path("data/figures"),
 ) -> None:
-    """Print a paper's tables with what was computed here."""
-    if not ledger.exists():
-        raise ValueError(f"{ledger} not found: run `dvc repro report`")
+    """Print a paper's tables with what was computed here, and draw its figures."""
+    if not (report / "ledger.csv").exists():
+        raise ValueError(f"{report / 'ledger.csv'} not found: run `dvc repro report`")
     types = dict.fromkeys(["paper", "table", *ROW, "dataset", "metric", "remark"], str)
-    print(
-        "\n".join(
-            tables(pd.read_csv(ledger, dtype=types, keep_default_na=False, na_values={"here": ""}), paper, table=table)
-        )
-    )
+    ledger = pd.read_csv(report / "ledger.csv", dtype=types, keep_default_na=False, na_values={"here": ""})
+    config = read()["train"]["common"]["config"]
+    measured = figures.profiles(items.CACHE / "profiles", config=config)
+    ledger = with_profiles(ledger, measured)
+    print("\n".join(tables(ledger, paper, table=table)))
+    if table is None and paper_of(paper) == DRAWN:
+        results = pd.read_csv(report / "results.csv")
+        print("\n".join(drawings(ledger, results, measured, config=config, output=output)))
 
 
 if __name__ == "__main__":

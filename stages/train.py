@@ -13,6 +13,7 @@ import torch
 import typer
 from pydantic import Field
 
+from models import MULTI_LABEL
 from models import method as method_module
 from models.base import channels_last, choose_device, configuration, load_encoder, parameter_count
 from stages.core import cli, dataset, items, loader, region_batches, runs, tracking, training
@@ -65,13 +66,22 @@ def run(
     data: Path = Path("data"),
     output: Path = Path("data/train"),
 ) -> None:
-    """Train ``run_``. Raises ``ValueError`` where there is nothing to learn from or weights do not fit."""
+    """Train ``run_``.
+
+    Raises ``ValueError`` where there is nothing to learn from, the method can't learn these labels, or weights do not
+    fit.
+    """
     torch.set_num_threads(common.threads)
     torch.manual_seed(run_.seed)
     config = configure(run_, common, method)
     samples = dataset.load(data / "index", data / "frames", split="train", **run_.folders)
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated train frame can be used; see data/index/quarantine.parquet")
+    if samples.label_space.multi_label and run_.method not in MULTI_LABEL:
+        raise ValueError(
+            f"{run_.name}: an actor does several things at once in this data set and {run_.method} gives a pixel one "
+            f"action; train {' or '.join(MULTI_LABEL)}"
+        )
     if run_.held_out is not None:
         samples = dataset.hold_out(samples, run_.held_out)
     network = method_module(run_.method).build(config, samples.label_space)

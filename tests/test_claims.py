@@ -7,8 +7,10 @@ import pytest
 
 from benchmarks.workspace import CHECKOUT
 from stages import claims
-from stages.claims import Claim, Setting
+from stages.core import claims as table_of_claims
 from stages.core import runs
+from stages.core.claims import CLAIMS, PAIRS, Claim, Setting
+from stages.core.params import edited
 
 ONE, OTHER = Setting("region_masks", "rgb"), Setting("deeplab", "rgb")
 
@@ -25,21 +27,60 @@ def parameters(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("paper", list(claims.CLAIMS))
+@pytest.mark.parametrize("paper", list(CLAIMS))
 def test_the_runs_of_a_paper_s_claims_are_sound_and_are_added_once(parameters: Path, paper: str) -> None:
     before, there = parameters.read_text(), runs.all_runs(parameters)
     added = claims.add(paper, parameters)
     now = runs.all_runs(parameters)
     assert added and set(now) == set(there) | set(added)
-    for claim in claims.of_paper(paper):
+    for claim in table_of_claims.of_paper(paper):
         assert {side.name(seed) for side in (claim.better, claim.worse) for seed in claims.SEEDS} <= set(now)
     assert claims.add(paper, parameters) == []
     comments = [line for line in before.splitlines() if line.startswith("#")]
     assert all(comment in parameters.read_text() for comment in comments)
 
 
+def test_runs_on_flow_read_the_recipe_of_the_baseline_and_the_others_none(parameters: Path) -> None:
+    other = parameters.read_text().replace(
+        "reads: data/optical_flow/dis-forward", "reads: data/optical_flow/tvl1-forward"
+    )
+    parameters.write_text(other)
+    claims.add("rana2021", parameters)
+    flows = {run.inputs: str(run.flow) for run in runs.all_runs(parameters).values() if run.method == "ssa2d"}
+    assert flows == {"rgb": "None", "rgb+flow": "data/optical_flow/tvl1-forward"}
+
+
+def test_without_a_run_of_the_baseline_flow_is_the_default_one(parameters: Path) -> None:
+    with edited(parameters) as content:
+        content["runs"] = {}
+    claims.add("rana2021", parameters)
+    assert runs.named("ssa2d-rgb+flow-full-2", parameters).flow == Path(claims.FLOW)
+
+
+def test_each_part_of_the_single_shot_paper_is_tested_by_the_run_without_it() -> None:
+    """Table 2 takes the parts away from the RGB model; the parts that the code adds are no claims."""
+    sides = {(claim.better, claim.worse) for claim in table_of_claims.of_paper("rana2021")}
+    full = Setting("ssa2d", "rgb")
+    ablations = ("without_actor_prior", "without_ssa_masking", "without_atrous", "without_multi_scale")
+    assert {(full, Setting("ssa2d", "rgb", variant)) for variant in ablations} < sides
+    assert (Setting("ssa2d", "rgb+flow"), full) in sides
+    addition = Setting("ssa2d", "rgb", "infusion_by_addition")
+    assert {(full, addition), (addition, full)} < sides
+
+
+def test_the_pairs_of_figure_3_are_all_valid_pairs_and_not_background() -> None:
+    assert len(PAIRS) == 43 and "accuracy/dog-none" in PAIRS and "accuracy/background" not in PAIRS
+
+
+def test_a_paper_may_be_called_by_its_method() -> None:
+    assert table_of_claims.of_paper("ssa2d") is CLAIMS["rana2021"]
+    assert table_of_claims.of_paper("region_masks") is CLAIMS["dang2018"]
+    nothing = results((ONE, 0, "a", 5))
+    assert claims.lines("ssa2d", nothing) == claims.lines("rana2021", nothing)
+
+
 def shown(claim: Claim, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(claims.CLAIMS, "toy", (claim,))
+    monkeypatch.setitem(CLAIMS, "toy", (claim,))
     return claims.lines("toy", table)[-1]
 
 
@@ -66,4 +107,4 @@ def test_a_claim_that_was_not_run_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_unknown_paper_is_an_error_that_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean `dang2018`"):
-        claims.of_paper("dang2017")
+        table_of_claims.of_paper("dang2017")

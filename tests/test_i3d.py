@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,32 +113,131 @@ def test_an_inception_block_is_four_branches_side_by_side() -> None:
     assert torch.equal(output[:, :2], block.b0(x)) and torch.equal(output[:, -1:], block.b3b(block.b3a(x)))
 
 
+def test_from_features_at_an_end_point_the_rest_is_what_it_is_from_the_clip() -> None:
+    torch.manual_seed(0)
+    network = i3d.I3D(i3d.Config(width=0.1)).eval()
+    with torch.no_grad():
+        whole = network(torch.randn(1, 3, 9, 33, 41), i3d.ENDPOINTS)
+        for number, name in enumerate(i3d.ENDPOINTS[:-1]):
+            rest = network(whole[name], i3d.ENDPOINTS[number + 1 :], after=name)
+            assert list(rest) == list(i3d.ENDPOINTS[number + 1 :])
+            assert all(torch.equal(features, whole[key]) for key, features in rest.items())
+
+
 # Public weights
 
+PUBLISHED = {
+    "Mixed_3b": (192, 64, 96, 128, 16, 32, 32), "Mixed_3c": (256, 128, 128, 192, 32, 96, 64),
+    "Mixed_4b": (480, 192, 96, 208, 16, 48, 64), "Mixed_4c": (512, 160, 112, 224, 24, 64, 64),
+    "Mixed_4d": (512, 128, 128, 256, 24, 64, 64), "Mixed_4e": (512, 112, 144, 288, 32, 64, 64),
+    "Mixed_4f": (528, 256, 160, 320, 32, 128, 128), "Mixed_5b": (832, 256, 160, 320, 32, 128, 128),
+    "Mixed_5c": (832, 384, 192, 384, 48, 128, 128),
+}  # fmt: skip
+"""Channels of each block: input; 1x1; 1x1 and 3x3; 1x1 and 3x3; 1x1 after pooling (Szegedy et al. 2015, table 1)."""
+QUARTER = 0.25
+"""Width at which every published number of channels divides."""
 
-def public(config: i3d.Config) -> dict[str, Tensor]:
-    """A checkpoint of the whole network as the port publishes it: to Mixed_5c, with its classifier."""
-    state = dict(i3d.I3D(config).state_dict())
-    return state | {"logits.conv3d.weight": torch.zeros(400, 4, 1, 1, 1), "logits.conv3d.bias": torch.zeros(400)}
+
+def public(inputs: int) -> dict[str, Tensor]:
+    """A checkpoint of the whole network, a quarter as wide, as the port publishes it.
+
+    It was saved by a PyTorch without ``num_batches_tracked`` and ends with the classifier of Kinetics' 400 actions.
+    """
+    random = torch.Generator().manual_seed(inputs)
+    shapes = {
+        "Conv3d_1a_7x7": (64, inputs * 4, 7), "Conv3d_2b_1x1": (64, 64, 1), "Conv3d_2c_3x3": (192, 64, 3),
+    }  # fmt: skip
+    for block, (given, *outputs) in PUBLISHED.items():
+        sources = (given, given, outputs[1], given, outputs[3], given)
+        for unit, output, source in zip(("b0", "b1a", "b1b", "b2a", "b2b", "b3b"), outputs, sources, strict=True):
+            shapes[f"{block}.{unit}"] = (output, source, 3 if unit in ("b1b", "b2b") else 1)
+    weights = {}
+    for unit, (output, source, kernel) in shapes.items():
+        weight = torch.randn(output // 4, source // 4, kernel, kernel, kernel, generator=random)
+        weights[f"{unit}.conv3d.weight"] = weight * (2 / weight[0].numel()) ** 0.5
+        for part, least in (("weight", 0.5), ("bias", -0.2), ("running_mean", -0.2), ("running_var", 0.5)):
+            weights[f"{unit}.bn.{part}"] = torch.rand(output // 4, generator=random) + least
+    weights["logits.conv3d.weight"] = torch.randn(400, 1024 // 4, 1, 1, 1, generator=random) / 16
+    return weights | {"logits.conv3d.bias": torch.randn(400, generator=random)}
 
 
-def test_a_public_checkpoint_loads_into_the_whole_network() -> None:
-    config = i3d.Config(width=0.1)
-    torch.manual_seed(1)
-    weights = public(config)
-    network = i3d.I3D(config)
-    load_encoder(network, weights, where="rgb_imagenet.pt")
-    assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+def reference(weights: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+    """The published architecture, computed straight from a checkpoint: features at each end point, and logits."""
+
+    def unit(name: str, x: Tensor, stride: int = 1) -> Tensor:
+        weight = weights[f"{name}.conv3d.weight"]
+        x = F.conv3d(same_padding(x, (weight.shape[2],) * 3, (stride,) * 3), weight, stride=stride)
+        scale, shift, mean, variance = (
+            weights[f"{name}.bn.{part}"].view(-1, 1, 1, 1) for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        return ((x - mean) / (variance + 1e-3).sqrt() * scale + shift).relu()
+
+    def pool(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
+        return F.max_pool3d(same_padding(x, kernel, stride), kernel, stride)
+
+    def mixed(name: str, x: Tensor) -> Tensor:
+        three, five = unit(f"{name}.b1b", unit(f"{name}.b1a", x)), unit(f"{name}.b2b", unit(f"{name}.b2a", x))
+        pooled = unit(f"{name}.b3b", pool(x, (3, 3, 3), (1, 1, 1)))
+        return torch.cat([unit(f"{name}.b0", x), three, five, pooled], dim=1)
+
+    found = {}
+    for name in i3d.ENDPOINTS:
+        match name.split("_"):
+            case ["Mixed", _]:
+                x = mixed(name, x)
+            case ["Conv3d", which, _]:
+                x = unit(name, x, stride=2 if which == "1a" else 1)
+            case [_, "2a" | "3a", _]:
+                x = pool(x, (1, 3, 3), (1, 2, 2))
+            case [_, "4a", _]:
+                x = pool(x, (3, 3, 3), (2, 2, 2))
+            case [_, "5a", _]:
+                x = pool(x, (2, 2, 2), (2, 2, 2))
+        found[name] = x
+    return found | {"logits": logits(weights, x)}
+
+
+def logits(weights: dict[str, Tensor], features: Tensor) -> Tensor:
+    """The port's classifier behind Mixed_5c: mean over 2 x 7 x 7, a 1 x 1 x 1 convolution with bias."""
+    pooled = F.avg_pool3d(features, (2, 7, 7), stride=1)
+    return F.conv3d(pooled, weights["logits.conv3d.weight"], weights["logits.conv3d.bias"])
+
+
+@pytest.mark.parametrize(("inputs", "file"), [(3, "rgb_imagenet.pt"), (2, "flow_imagenet.pt")])
+@pytest.mark.parametrize("size", [(16, 224, 224), (13, 201, 213)], ids=["published", "odd"])
+def test_a_public_checkpoint_gives_the_published_architecture_s_output(
+    tmp_path: Path, inputs: int, file: str, size: tuple[int, int, int]
+) -> None:
+    torch.save(public(inputs), tmp_path / file)
+    weights = torch.load(tmp_path / file, weights_only=True)
+    network = i3d.I3D(i3d.Config(inputs=inputs, width=QUARTER))
+    load_encoder(network, weights, where=file)
+    clip = torch.randn(1, inputs, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = network.eval()(clip, i3d.ENDPOINTS)
+        expected = reference(weights, clip)
+    assert list(found) == list(i3d.ENDPOINTS)
+    found["logits"] = logits(weights, found["Mixed_5c"])
+    assert expected["logits"].shape == (1, 400, 1, 1, 1) and expected["logits"].std() > 0.1
+    for name, features in found.items():
+        assert features.shape == expected[name].shape
+        assert (features - expected[name]).abs().max() < 1e-5 * expected[name].abs().max(), name
+
+
+def test_a_public_checkpoint_has_the_keys_of_the_whole_network() -> None:
+    own, published = on_meta(i3d.Config(width=QUARTER)).state_dict(), public(3)
+    assert own.keys() - published.keys() == {key for key in own if key.endswith("num_batches_tracked")}
+    assert published.keys() - own.keys() == {"logits.conv3d.weight", "logits.conv3d.bias"}
 
 
 def test_a_public_checkpoint_loads_into_ssa2d_s_encoder_which_ends_at_mixed_5b() -> None:
-    torch.manual_seed(1)
-    weights = public(i3d.Config(width=0.1))
-    network = i3d.I3D(i3d.Config(width=0.1, last=ssa2d.paper.encoder.last, strides=ssa2d.paper.encoder.strides))
+    weights = public(3)
+    network = i3d.I3D(i3d.Config(width=QUARTER, last=ssa2d.paper.encoder.last, strides=ssa2d.paper.encoder.strides))
     load_encoder(network, weights, where="rgb_imagenet.pt")
-    assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+    loaded = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
 
 
 def test_a_flow_checkpoint_is_refused_by_an_rgb_encoder_with_the_key_that_differs() -> None:
     with pytest.raises(ValueError, match=r"other shapes \['Conv3d_1a_7x7.conv3d.weight'\]"):
-        load_encoder(i3d.I3D(i3d.Config(width=0.1)), public(i3d.Config(inputs=2, width=0.1)), where="flow_imagenet.pt")
+        load_encoder(i3d.I3D(i3d.Config(width=QUARTER)), public(2), where="flow_imagenet.pt")

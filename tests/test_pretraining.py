@@ -6,8 +6,11 @@ import torch
 from torch import nn
 
 from models import deeplab, ssa2d
+from models.base import load_encoder
 from models.classifier import AUXILIARY, Classifier, Classifiers
+from stages.core.flow import dis
 from stages.core.labels import A2D, VALID_IDS
+from stages.core.loader import ENCODINGS
 from stages.core.pretraining import STILLS, GeneratedClips, batches
 from stages.core.sampler import Sampler
 
@@ -36,7 +39,7 @@ def test_the_shapes_are_those_that_the_encoders_get() -> None:
     shapes = {name: tuple(value.shape) for name, value in drawn.items()}  # type: ignore[attr-defined]
     assert shapes == {
         "stills": (STILLS, 32, 32, 3), "flow": (STILLS, 32, 32, 3), "still_labels": (STILLS, 32, 32),
-        "frames": (6, 24, 24, 3), "labels": (6, 24, 24),
+        "frames": (6, 24, 24, 3), "motion": (6, 24, 24, 2), "labels": (6, 24, 24),
     }  # fmt: skip
 
 
@@ -49,7 +52,11 @@ def test_the_first_figures_go_round_the_43_pairs() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"frames": 2}, "pretrain.frames: 2 are too few"), ({"side": 49}, "pretrain.side: crops of 49 pixels do not fit")],
+    [
+        ({"frames": 2}, "pretrain.frames: 2 are too few"),
+        ({"side": 49}, "pretrain.side: crops of 49 pixels do not fit"),
+        ({"side3d": 11}, "pretrain.side3d: no flow of 11 pixels"),
+    ],
 )
 def test_sizes_that_cannot_be_are_a_clear_error(changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -102,11 +109,31 @@ def test_the_small_encoders_learn_from_one_batch_and_share_nothing() -> None:
         optimiser.step()
         losses.append(found["loss"].item())
     assert losses[-1] < 0.8 * losses[0]
-    assert set(network.encoders()) == {"rgb2d", "flow2d", "rgb3d"}
-    assert {f"{name}_{kind}" for name in (*network.encoders(), "auxiliary") for kind in ("actor", "action")} < set(
-        found
-    )
+    assert set(network.encoders()) == {"rgb2d", "flow2d", "rgb3d", "flow3d"}
+    classifiers = (*network.encoders(), "auxiliary", "flow_auxiliary")
+    assert set(found) == {"loss", *(f"{name}_{kind}" for name in classifiers for kind in ("actor", "action"))}
     assert all(np.isfinite(losses))
+
+
+def test_the_3d_encoders_meet_flow_as_the_method_will_feed_it() -> None:
+    """In pixels of the small crop, frame t to t + 1, the last once more, encoded as SSA2D's loader encodes it."""
+    drawn = clips(height=60, side=60, side3d=48)[0, 1]
+    frames = drawn["frames"].numpy()
+    encode = ENCODINGS[ssa2d.small.flow_encoding]
+    for t in range(5):
+        expected = encode(dis.estimate(frames[t], frames[t + 1]))
+        assert np.array_equal(drawn["motion"][t].numpy(), expected)
+    assert torch.equal(drawn["motion"][5], drawn["motion"][4]) and drawn["motion"].any()
+
+
+def test_the_pretrained_3d_encoders_fit_the_two_streams_of_the_method() -> None:
+    pretrained = Classifiers(deeplab.small.encoder, ssa2d.small.encoder, actors=8, actions=10).encoders()
+    for inputs in ("rgb", "flow", "rgb+flow"):
+        network = ssa2d.build(ssa2d.with_inputs(ssa2d.small, inputs), A2D)
+        for name, slot in network.encoder_slots().items():
+            load_encoder(slot, pretrained[name].state_dict(), where=name)  # type: ignore[arg-type]
+            key = "Conv3d_1a_7x7.conv3d.weight"
+            assert torch.equal(slot.state_dict()[key], pretrained[name].state_dict()[key])
 
 
 def test_the_auxiliary_classifier_trains_the_early_blocks_only() -> None:

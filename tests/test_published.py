@@ -5,7 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from models import VARIANTS
 from stages.core import published
+from stages.core.labels import LABEL_SPACES
 
 COLUMNS = ["dataset", "method", "inputs", "variant", "seed", "metric", "value", "coverage"]
 
@@ -40,6 +42,39 @@ def test_what_a_paper_prints_is_what_the_ledger_holds() -> None:
     assert of(table, "deeplab", "rgb+flow").value.tolist() == [34.9]
 
 
+def test_two_tables_of_a_paper_that_disagree_are_both_kept_as_printed() -> None:
+    """SSA2D on RGB: table 2 prints as actor scores what table 1 has for RGB + flow."""
+    table = published.load()
+    rows = table[(table.method == "ssa2d") & (table.dataset == "A2D") & (table.metric == "actor/mean_iou")]
+    full = rows[rows.variant == "full"]
+    assert full[["table", "inputs", "value"]].values.tolist() == [
+        ["1", "rgb", 66.8], ["1", "rgb+flow", 67.5], ["2", "rgb", 67.5]
+    ]  # fmt: skip
+
+
+def test_the_rows_of_an_ablation_are_the_variants_of_the_method() -> None:
+    table = published.load()
+    rows = table[(table.paper == "rana2021") & (table.table == "2") & (table.dataset == "A2D")]
+    ablations = ["without_actor_prior", "without_ssa_masking", "without_atrous", "without_multi_scale"]
+    assert list(dict.fromkeys(rows.variant)) == ["full", *ablations] and set(ablations) < set(VARIANTS["ssa2d"])
+    results = computed(("ssa2d", "rgb", 0, 4.0)).assign(variant="without_atrous")
+    ledger = published.ledger(table, results, dataset="sample", config="small")
+    found = ledger[ledger.here.notna()]
+    assert found[["table", "variant", "value", "here"]].values.tolist() == [["2", "without_atrous", 31.7, 4.0]]
+
+
+@pytest.mark.parametrize(("labels", "beside"), [("a2d", {"A2D"}), ("vidor", {"VidOR"}), ("jhmdb", set())])
+def test_figures_stand_beside_those_of_the_same_labels(labels: str, beside: set[str]) -> None:
+    results = computed(("ssa2d", "rgb", 0, 4.0))
+    table = published.ledger(published.load(), results, dataset="sample", config="small", labels=labels)
+    assert set(table[table.here.notna()].dataset) == beside
+
+
+def test_every_label_space_with_published_figures_is_one_there_is() -> None:
+    assert set(published.TASKS) < set(LABEL_SPACES)
+    assert set(published.TASKS.values()) < set(published.load().dataset)
+
+
 def test_a_figure_stands_beside_the_mean_over_seeds_of_what_was_computed() -> None:
     results = computed(("deeplab", "rgb", 0, 7.0), ("deeplab", "rgb", 1, 9.0), ("ssa2d", "rgb", 0, 4.6))
     table = published.ledger(published.load(), results, dataset="sample", config="small")
@@ -71,7 +106,7 @@ def test_the_text_says_how_much_is_filled_and_shows_both_figures() -> None:
     results = computed(("deeplab", "rgb", 0, 7.0))
     lines = published.markdown(published.ledger(published.load(), results, dataset="sample", config="small"))
     assert lines[0] == "1 of 595 published figures have a counterpart computed here (ledger.csv)."
-    assert "| deeplab | rgb | joint mIoU | 32.1 | 7.0 | -25.1 | 9/9 | Dang et al. 2018, table 1 |" in lines[-1]
+    assert "| deeplab | rgb | full | joint mIoU | 32.1 | 7.0 | -25.1 | 9/9 | Dang et al. 2018, table 1 |" in lines[-1]
 
 
 def test_nothing_computed_is_an_empty_ledger_and_no_error() -> None:

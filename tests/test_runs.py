@@ -22,6 +22,12 @@ def test_a_name_says_method_inputs_variant_and_seed() -> None:
     assert run.held_out == "cat" and parse("deeplab-rgb-full-0").held_out is None
 
 
+def test_a_method_without_one_of_its_parts_holds_no_actor_out() -> None:
+    run = parse("ssa2d-rgb-without_actor_prior-0", method="ssa2d")
+    assert (run.variant, run.held_out) == ("without_actor_prior", None)
+    assert parse("ssa2d-rgb-without_cat-0", method="ssa2d").held_out == "cat"
+
+
 def test_a_variant_that_nobody_built_is_an_error_that_names_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"no variant `late-fusion`; there are full, late_fusion, without_<actor>"):
         parse("deeplab-rgb-late-fusion-0")

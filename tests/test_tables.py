@@ -1,5 +1,7 @@
 """A paper's tables from the ledger: what was computed here, with the published figure beside."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -47,6 +49,65 @@ def test_a_table_without_names_has_its_rows_from_papers_that_print_them(ledger: 
         "xu2015", "xu2016", "xu2016+gbh", "xu2016+tsp", "kalogeiton2017", "kalogeiton2017+gbh",
         "kalogeiton2017+sharpmask", "region_masks",
     }  # fmt: skip
+
+
+def test_a_paper_may_be_called_by_its_method(ledger: pd.DataFrame) -> None:
+    assert tables.tables(ledger, "ssa2d") == tables.tables(ledger, "rana2021")
+
+
+def test_times_and_parameters_are_those_of_the_profile_of_that_method_and_inputs(ledger: pd.DataFrame) -> None:
+    measured = pd.DataFrame(
+        [("ssa2d", "rgb", 12.34, 0.7, True)],
+        columns=["method", "inputs", "ms_per_frame/total", "parameters_millions", "alone"],
+    )
+    filled = tables.with_profiles(ledger, measured)
+    lines = tables.tables(filled, "rana2021", table="1")
+    rgb, flow = (line for line in lines if line.startswith("| ssa2d |"))
+    assert rgb.endswith("| 12.3 (67.0) |") and flow.endswith("| not run (180.0) |")
+    assert "| ssa2d | rgb | full | 0.7 (35.0) |" in tables.tables(filled, "rana2021", table="text")
+    assert "Remark: times and parameters are of this machine and configuration: not comparable." in lines
+    assert ledger["here"].notna().sum() == 1  # the given ledger is left as it was
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, ledger: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace whose report knows one score of the baseline."""
+    report = tmp_path / "data" / "report"
+    report.mkdir(parents=True)
+    ledger.to_csv(report / "ledger.csv", index=False)
+    RESULTS.to_csv(report / "results.csv", index=False)
+    (tmp_path / "params.yaml").write_text("train: {common: {config: small}}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(**given: str) -> None:
+    folders = {"report": Path("data/report"), "output": Path("data/figures")}
+    tables.main(**{"table": None, **folders, **given})  # type: ignore[arg-type]
+
+
+def test_one_command_prints_the_tables_and_draws_the_figures_of_the_single_shot_paper(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(paper="rana2021")
+    printed = capsys.readouterr().out
+    for title in ("table 1:", "table 2:", "figure 1:", "figure 3:"):
+        assert f"## rana2021, {title}" in printed
+    assert "| deeplab | rgb | not profiled | not profiled | 8.0 |" in printed
+    # Figure 3 needs both runs.
+    assert [path.name for path in (checkout / "data" / "figures").iterdir()] == ["rana2021-figure1.png"]
+    assert sorted(path.name for path in (checkout / "data" / "report").iterdir()) == ["ledger.csv", "results.csv"]
+
+
+@pytest.mark.parametrize("given", [{"paper": "dang2018"}, {"paper": "rana2021", "table": "1"}])
+def test_no_figure_is_drawn_that_nobody_asked_for(checkout: Path, given: dict[str, str]) -> None:
+    command(**given)
+    assert not (checkout / "data" / "figures").exists()
+
+
+def test_without_a_report_the_error_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ledger.csv not found: run `dvc repro report`"):
+        command(paper="rana2021", report=tmp_path)  # type: ignore[arg-type]
 
 
 def test_an_unknown_paper_or_table_is_an_error_that_names_what_there_is(ledger: pd.DataFrame) -> None:

@@ -1,6 +1,10 @@
 """What a trained run gives for one clip: label maps, the item of stage `evaluate`, or features, that of `features`.
 
-Reads what the run reads of a clip (packed frames, flow, features, regions); writes one Arrow file, a row a frame.
+Reads what the run reads of a clip (packed frames, flow, features, regions); writes one Arrow file, a row a frame. A
+method that labels all frames of its window at once is given overlapping windows, one after the other, so memory does
+not grow with the clip; others are given a window around each frame.
+
+Axes: N maps, H height, W width.
 """
 
 import json
@@ -10,18 +14,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
+from pycocotools import mask as coco
 
 from models import METHODS
 from models import method as method_module
-from models.base import Batch, Predictions, choose_device, configuration, to_device
+from models.base import Batch, MultiLabelPredictions, Predictions, choose_device, configuration, to_device
 from stages.core import features, items, loader, region_batches, transforms, windows
 from stages.core.closure import import_closure
 from stages.core.dataset import AnnotatedFrame, Dataset
-from stages.core.labels import label_space
+from stages.core.labels import LabelSpace, label_space
 from stages.core.runs import Run
-from stages.core.tables import PREDICTIONS, encode_png, write_pack
+from stages.core.tables import MULTI_LABEL_PREDICTIONS, PREDICTIONS, encode_png, write_pack
+from stages.core.video import Clip
 from stages.core.windows import Sample
 
 
@@ -31,17 +38,8 @@ class Predictor:
 
     network: Any
     config: Any
+    labels: LabelSpace
     device: torch.device
-
-    def __call__(self, samples: list[Sample]) -> Predictions:
-        """Label maps (B, H, W) for windows of one size, at the size of their frames."""
-        return self.label(self.batch(samples), samples[0].frames.shape[1:3])
-
-    def label(self, batch: Any, shape: tuple[int, ...]) -> Predictions:
-        """Label maps (B, H, W) of ``batch``, resized to ``shape``."""
-        predicted = self.network.predict(to_device(batch, self.device))
-        maps = (predicted.joint, predicted.actor, predicted.action)
-        return Predictions(*(_resize_labels(labels, shape) for labels in maps))
 
     def batch(self, samples: list[Sample]) -> Batch:
         """Windows of one size as the network takes them."""
@@ -58,10 +56,11 @@ def load_predictor(folder: Path, weights: str) -> Predictor:
     module = method_module(run["method"])
     size = run["parameters"]["common"]["config"]
     config = configuration(module, size, inputs=run["inputs"], variant=run["variant"])
-    network = module.build(config, label_space(run["label_space"]))
+    labels = label_space(run["label_space"])
+    network = module.build(config, labels)
     network.load_state_dict(torch.load(folder / "model.pt", weights_only=True, map_location="cpu"))
     device = choose_device()
-    return Predictor(network.to(device).eval(), config, device)
+    return Predictor(network.to(device).eval(), config, labels, device)
 
 
 def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
@@ -96,17 +95,19 @@ def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
 
 
 def predict_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
-    """Label maps of the annotated frames ``argument["frames"]`` of one clip, packed at ``target``."""
+    """Label maps of the frames ``argument["frames"]`` of one clip, packed at ``target``."""
     del parameters
     torch.set_num_threads(1)  # clips are the parallelism, and the number of threads decides the last bits
     predictor = load_predictor(Path(argument["run"]), argument["weights"])
-    columns: dict[str, list[Any]] = {name: [] for name in PREDICTIONS.names}
-    for frame, predicted in _predictions(argument, predictor):
-        columns["frame"].append(frame)
-        for name in ("joint", "actor", "action"):
-            columns[name].append(encode_png(getattr(predicted, name)[0].numpy()))
-    arrays = {name: pa.array(values, PREDICTIONS.field(name).type) for name, values in columns.items()}
-    write_pack(target, arrays, PREDICTIONS)
+    clip = Clip(Path(argument["folders"]["clip"]) / f"{argument['video']}.arrow")
+    rows = [
+        {"frame": frame, **_encode(predicted, position, (clip.height, clip.width))}
+        for frames, predicted in _predictions(argument, predictor, length=len(clip))
+        for position, frame in enumerate(frames)
+    ]
+    schema = MULTI_LABEL_PREDICTIONS if predictor.labels.multi_label else PREDICTIONS
+    columns = {name: pa.array([row[name] for row in rows], schema.field(name).type) for name in schema.names}
+    write_pack(target, columns, schema)
 
 
 def pack_features(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
@@ -130,15 +131,42 @@ def read_windows(argument: Mapping[str, Any], config: Any) -> Iterator[tuple[int
         yield frame, windows.read(clip, argument["video"], numbers, labelled=False)
 
 
-def _predictions(argument: Mapping[str, Any], predictor: Predictor) -> Iterator[tuple[int, Predictions]]:
-    if "regions" not in argument["folders"]:
-        for frame, sample in read_windows(argument, predictor.config):
-            yield frame, predictor([sample])
-        return
-    clip, video = _clip(argument), argument["video"]
-    shape = windows.read(clip, video, argument["frames"][:1], labelled=False).frames.shape[1:3]
-    for frame, batch in region_batches.of_clip(clip, video, predictor.config, true=argument["true"]):
-        yield frame, predictor.label(batch, shape)
+def _predictions(
+    argument: Mapping[str, Any], predictor: Predictor, *, length: int
+) -> Iterator[tuple[list[int], Predictions | MultiLabelPredictions]]:
+    """The wanted frames of a clip of ``length`` frames, some at a time, and what is predicted for them."""
+    samples, video = _clip(argument), argument["video"]
+    network, config = predictor.network, predictor.config
+    if "regions" in argument["folders"]:
+        for frame, batch in region_batches.of_clip(samples, video, config, true=argument["true"]):
+            yield [frame], network.predict(to_device(batch, predictor.device))
+    elif hasattr(network, "predict_frames"):
+        tiles = windows.tile(argument["frames"], frames=length, length=config.window.length)
+        for numbers, frames, positions in tiles:
+            predicted = network.predict_frames(
+                predictor.batch([windows.read(samples, video, numbers, labelled=False)]), positions
+            )
+            yield frames, predicted
+    else:
+        for frame, sample in read_windows(argument, config):
+            yield [frame], network.predict(predictor.batch([sample]))
+
+
+def _encode(
+    predicted: Predictions | MultiLabelPredictions, position: int, shape: tuple[int, int]
+) -> dict[str, bytes | list[dict[str, Any]]]:
+    """The columns that hold what was predicted at ``position``, at the frame's size."""
+    if isinstance(predicted, Predictions):
+        maps = torch.stack([predicted.joint[position], predicted.actor[position], predicted.action[position]])
+        return dict(zip(("joint", "actor", "action"), map(encode_png, _resize(maps, shape)), strict=True))
+    masks = _resize(predicted.actions[position], shape)
+    done = [action for action in range(1, len(masks)) if masks[action].any()]
+    return {
+        "actor": encode_png(_resize(predicted.actor[position][None], shape)[0]),
+        "actions": [
+            {"action": action, "mask": coco.encode(np.asfortranarray(masks[action]))["counts"]} for action in done
+        ],
+    }
 
 
 def _clip(argument: Mapping[str, Any]) -> Dataset:
@@ -156,9 +184,9 @@ def _clip(argument: Mapping[str, Any]) -> Dataset:
     )
 
 
-def _resize_labels(labels: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """(B, H, W) ids to ``shape`` by nearest neighbour."""
-    if labels.shape[1:] == shape:
-        return labels.cpu()
-    resized = torch.nn.functional.interpolate(labels[:, None].float(), size=shape, mode="nearest-exact")
-    return resized[:, 0].byte().cpu()
+def _resize(maps: torch.Tensor, shape: tuple[int, int]) -> np.ndarray:
+    """Ids or masks (N, H, W) to ``shape`` by nearest neighbour, uint8."""
+    maps = maps.byte().cpu()
+    if maps.shape[1:] != shape:
+        maps = torch.nn.functional.interpolate(maps[:, None], size=shape, mode="nearest-exact")[:, 0]
+    return maps.numpy()

@@ -5,6 +5,7 @@ To make a clip costs more than to learn from it, so each is kept and cropped, mi
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 
 from models.classifier import ClipBatch
 from stages.core.flow import dis
-from stages.core.flow.encodings import colour_wheel
+from stages.core.flow.encodings import clipped, colour_wheel
 from stages.core.generator import make_clip
 from stages.core.labels import VALID_IDS
 from stages.core.photometry import jitter
@@ -22,13 +23,16 @@ from stages.core.sampler import drawn_batches
 POOL = "pretrain"
 STILLS = 2
 """Frames of a draw that the 2D encoders see."""
+LEAST_SIDE = 12
+"""Pixels: the dense inverse search estimates no flow of smaller pictures."""
 
 
 class GeneratedClips(Dataset[ClipBatch]):
     """``count`` clips by (number of the draw, number of the clip).
 
     The labels of a clip's first figure go round the 43 pairs, those of the others are drawn. Square crops of ``side``
-    pixels near the first figure, so that few pixels are background; 3D encoders get them scaled to ``side3d``.
+    pixels near the first figure, so that few pixels are background; 3D encoders get them scaled to ``side3d``, and
+    flow estimated at that size: in pixels of what they see.
     """
 
     def __init__(self, *, seed: int, count: int, height: int, side: int, side3d: int, frames: int) -> None:
@@ -38,6 +42,8 @@ class GeneratedClips(Dataset[ClipBatch]):
             raise ValueError(
                 f"pretrain.side: crops of {side} pixels do not fit clips of {height}; write at most {height}"
             )
+        if side3d < LEAST_SIDE:
+            raise ValueError(f"pretrain.side3d: no flow of {side3d} pixels is estimated; write {LEAST_SIDE} or more")
         self._seed, self._count, self._height, self._frames = seed, count, height, frames
         self._side, self._side3d = side, side3d
         self._clips: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
@@ -56,12 +62,14 @@ class GeneratedClips(Dataset[ClipBatch]):
         frames = jitter(frames, random)
         stills = random.choice(self._frames - 1, STILLS, replace=False).tolist()
         small = (self._side3d, self._side3d)
+        shrunk = np.stack([cv2.resize(frame, small, interpolation=cv2.INTER_AREA) for frame in frames])
         arrays = {
             "stills": frames[stills],
             # estimated, so that the encoder meets the same errors later
             "flow": np.stack([colour_wheel(dis.estimate(frames[still], frames[still + 1])) for still in stills]),
             "still_labels": labels[stills],
-            "frames": np.stack([cv2.resize(frame, small, interpolation=cv2.INTER_AREA) for frame in frames]),
+            "frames": shrunk,
+            "motion": np.stack([clipped(field) for field in _forward_flow(shrunk)]),
             "labels": np.stack([cv2.resize(label, small, interpolation=cv2.INTER_NEAREST_EXACT) for label in labels]),
         }
         return ClipBatch(**{name: torch.from_numpy(array) for name, array in arrays.items()})  # type: ignore[typeddict-item]
@@ -86,6 +94,12 @@ class GeneratedClips(Dataset[ClipBatch]):
         shifted = centre + random.uniform(-0.2, 0.2, 2) * self._side
         top, left = np.clip(np.rint(shifted - self._side / 2), 0, np.array(shape) - self._side).astype(int)
         return int(top), int(left)
+
+
+def _forward_flow(frames: np.ndarray) -> list[np.ndarray]:
+    """Flow (H, W, 2) from each frame to the next; the last repeats the one before, as in stage `optical_flow`."""
+    fields = [dis.estimate(frame, after) for frame, after in pairwise(frames)]
+    return [*fields, fields[-1]]
 
 
 def batches(

@@ -16,6 +16,10 @@ VARIANTS = {
     "masks train A2D+GT, test A2D": "full",
     "masks train COCO+GT, test COCO": "other_masks",
     "masks train A2D+GT, test GT": "true_masks",
+    "without actor prior": "without_actor_prior",
+    "without SSA-masking": "without_ssa_masking",
+    "without atrous convolutions": "without_atrous",
+    "without multi-scale": "without_multi_scale",
 }
 """A paper's row or setting -> the variant of a run here."""
 CITED = {
@@ -23,9 +27,16 @@ CITED = {
     "gavrilyuk2018": "Gavrilyuk et al. 2018",
     "rana2021": "Rana and Rawat 2021",
 }
+PAPERS = {"region_masks": "dang2018", "sentence": "gavrilyuk2018", "ssa2d": "rana2021"}
+"""A method -> the paper that it is of, by which it may be called too."""
+TASKS = {"a2d": "A2D", "vidor": "VidOR", "vidor-predicates": "VidOR"}
+"""Key of a label space -> the data set of the published figures that stand beside what was computed with its labels."""
 _SAME = ["method", "inputs", "variant", "metric"]
-_TASK = "A2D"
-"""Figures on other data sets have other labels: nothing computed here stands beside them yet."""
+
+
+def paper_of(name: str) -> str:
+    """The paper that is called ``name`` or whose method is; ``name`` itself where nobody knows it."""
+    return PAPERS.get(name, name)
 
 
 def load(path: Path = PUBLISHED) -> pd.DataFrame:
@@ -39,14 +50,19 @@ def load(path: Path = PUBLISHED) -> pd.DataFrame:
     return table
 
 
-def ledger(published: pd.DataFrame, results: pd.DataFrame, *, dataset: str, config: str) -> pd.DataFrame:
+def ledger(
+    published: pd.DataFrame, results: pd.DataFrame, *, dataset: str, config: str, labels: str = "a2d"
+) -> pd.DataFrame:
     """Every published figure with ``here`` (the mean over seeds, NaN where not run), ``difference``, ``coverage`` and a
     ``remark``: what keeps the two from being compared.
 
-    ``results`` are the rows of results.csv, of data set ``dataset`` and configuration ``config`` (small or paper).
+    ``results`` are the rows of results.csv, of data set ``dataset`` and configuration ``config`` (small or paper);
+    ``labels`` is the key of the data set's label space: figures of other labels stay `not run`.
     """
     means = results.groupby(_SAME, as_index=False).agg(here=("value", "mean"), coverage=("coverage", "first"))
-    table = published.merge(means.assign(dataset=_TASK), on=["dataset", *_SAME], how="left", validate="many_to_one")
+    table = published.merge(
+        means.assign(dataset=TASKS.get(labels, "")), on=["dataset", *_SAME], how="left", validate="many_to_one"
+    )
     table["difference"] = table["here"] - table["value"]
     table["remark"] = [_remark(row.here, row.dataset, dataset, config) for row in table.itertuples()]
     return table
@@ -60,14 +76,14 @@ def markdown(table: pd.DataFrame) -> list[str]:
     if len(shown):
         lines += [
             "",
-            "| method | inputs | measure | published | here | difference | frames | source | remark |",
-            "|---|---|---|---:|---:|---:|---:|---|---|",
+            "| method | inputs | variant | measure | published | here | difference | frames | source | remark |",
+            "|---|---|---|---|---:|---:|---:|---:|---|---|",
         ]
     for row in shown.itertuples():
         source = f"{CITED.get(row.paper, row.paper)}, table {row.table}"
         lines.append(
-            f"| {row.method} | {row.inputs} | {row.metric.removesuffix('/mean_iou')} mIoU | {row.value:.1f} | "
-            f"{row.here:.1f} | {row.difference:+.1f} | {row.coverage} | {source} | {row.remark} |"
+            f"| {row.method} | {row.inputs} | {row.variant} | {row.metric.removesuffix('/mean_iou')} mIoU | "
+            f"{row.value:.1f} | {row.here:.1f} | {row.difference:+.1f} | {row.coverage} | {source} | {row.remark} |"
         )
     return lines
 

@@ -43,6 +43,8 @@ class Run:
     @property
     def held_out(self) -> str | None:
         """The actor whose actions the run may not learn (zero-shot), or None."""
+        if self.variant in VARIANTS.get(self.method, ()):  # without a part of the method
+            return None
         return self.variant.removeprefix(HELD_OUT) if self.variant.startswith(HELD_OUT) else None
 
 

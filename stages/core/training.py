@@ -71,46 +71,31 @@ def fit(
     waited for. Of two processes with one training the second waits, and reads what the first learned.
     Raises ``ValueError`` when the loss is no longer finite.
     """
+    waiting = waiting or Waiting()
     checkpointing.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(checkpointing.path.with_suffix(".lock")):
-        return _fit(name, network, loss, groups, batches, training, seed, checkpointing, log, waiting or Waiting())
-
-
-def _fit(
-    name: str,
-    network: nn.Module,
-    loss: Callable[[Any], dict[str, Tensor]],
-    groups: dict[str, list[nn.Parameter]],
-    batches: Batches,
-    training: Training,
-    seed: int,
-    checkpointing: Checkpointing,
-    log: Log | None,
-    waiting: Waiting,
-) -> list[dict[str, float]]:
-    torch.manual_seed(seed)
-    began = time.monotonic()
-    rates = [training.learning_rates[group] for group in groups]
-    optimiser = _optimiser(training, list(groups.values()), rates)
-    curve: list[dict[str, float]] = []
-    start = 0
-    if checkpointing.path.exists():
-        saved = torch.load(checkpointing.path, weights_only=True, map_location="cpu")
-        network.load_state_dict(saved["network"])
-        optimiser.load_state_dict(saved["optimiser"])
-        torch.set_rng_state(saved["random"])
-        start, curve = saved["step"], saved["curve"]
-        print(f"{name}: goes on from step {start} of {training.steps}")
-        if log is not None:
-            for row in curve:
-                log(int(row["step"]), {key: value for key, value in row.items() if key != "step"})
-    every = max(1, training.steps // 100)
-    sums: dict[str, float] = {}
-    saved_at = time.monotonic()
-    network.train()
-    device = next(network.parameters()).device
-    stream = batches(start) if start < training.steps else iter(())
-    with cli.progress() as progress:
+    with FileLock(checkpointing.path.with_suffix(".lock")), cli.progress() as progress:
+        torch.manual_seed(seed)
+        began = time.monotonic()
+        rates = [training.learning_rates[group] for group in groups]
+        optimiser = _optimiser(training, list(groups.values()), rates)
+        curve: list[dict[str, float]] = []
+        start = 0
+        if checkpointing.path.exists():
+            saved = torch.load(checkpointing.path, weights_only=True, map_location="cpu")
+            network.load_state_dict(saved["network"])
+            optimiser.load_state_dict(saved["optimiser"])
+            torch.set_rng_state(saved["random"])
+            start, curve = saved["step"], saved["curve"]
+            print(f"{name}: goes on from step {start} of {training.steps}")
+            if log is not None:
+                for row in curve:
+                    log(int(row["step"]), {key: value for key, value in row.items() if key != "step"})
+        every = max(1, training.steps // 100)
+        sums: dict[str, float] = {}
+        saved_at = time.monotonic()
+        network.train()
+        device = next(network.parameters()).device
+        stream = batches(start) if start < training.steps else iter(())
         bar = progress.add_task(name, total=training.steps, completed=start)
         for step in range(start, training.steps):
             factor = learning_rate_factor(training, step)

@@ -1,11 +1,12 @@
-"""The clip loader: frames, labels and flow of some frames of a packed clip, centred on an annotated one.
+"""The clip loader: frames, labels and flow of a window of a packed clip, centred on an annotated frame or one of many.
 
 Axes: T frames of the window, H height, W width, K actions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,25 @@ class Sample:
 def numbers(frame: int, window: Window) -> list[int]:
     """Frame numbers of the window around ``frame``; some may lie outside the clip (``read`` clamps)."""
     return list(range(frame - window.before, frame + window.after + 1))
+
+
+def tile(wanted: Sequence[int], *, frames: int, length: int) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    """Windows of ``length`` frames over a clip of ``frames``, for methods that label all frames of a window.
+
+    Windows start every half length. A frame belongs to the one in which it is nearest the middle; those at the clip's
+    two ends to the first and the last. Yields the windows that hold ``wanted`` frames: numbers of the window's frames
+    (at the clip's end some may lie outside, ``read`` clamps), the wanted ones of them, their positions in the window.
+    """
+    stride = max(1, length // 2)
+    margin = (length - stride) // 2  # positions at a window's start that are nearer the middle of the window before
+    last = max(0, -(-(frames - length) // stride))
+
+    def window_of(frame: int) -> int:
+        return min(max((frame - margin) // stride, 0), last)
+
+    for window, of_window in groupby(sorted(wanted), key=window_of):
+        start, own = window * stride, list(of_window)
+        yield list(range(start, start + length)), own, [frame - start for frame in own]
 
 
 def read(dataset: Dataset, video: str, frames: Sequence[int], *, labelled: bool = True) -> Sample:

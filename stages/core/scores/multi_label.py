@@ -210,6 +210,17 @@ def run(
     return result
 
 
+def class_rows(scores: Mapping[str, Any], labels: LabelSpace) -> list[tuple[str, int, str, float, float]]:
+    """(kind, id, name, accuracy, IoU) of every class with ground truth, of what ``run`` gives."""
+    names, rows = class_names(labels), []
+    for kind, positions in all_classes(labels).items():
+        found = scores[kind]["per_class"]
+        for position in positions.tolist():
+            if one := found.get(names[position]):
+                rows.append((kind, position - int(positions[0]), names[position], one["accuracy"], one["iou"]))
+    return rows
+
+
 def _by_kind(flat: Mapping[str, Any]) -> dict[str, Any]:
     """``resampling.summary`` with a dictionary a kind."""
     result: dict[str, Any] = {}

@@ -1,0 +1,168 @@
+"""What the papers say of their methods, as differences between runs: what stages/claims.py puts to the test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stages.core.labels import A2D
+from stages.core.params import nearest
+from stages.core.published import paper_of
+from stages.core.results import KINDS
+from stages.core.runs import FULL
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A run without its seed."""
+
+    method: str
+    inputs: str
+    variant: str = FULL
+
+    def name(self, seed: int) -> str:
+        """Of the run with ``seed``."""
+        return f"{self.method}-{self.inputs}-{self.variant}-{seed}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``better`` is ahead of ``worse`` in the mean over ``metrics``; with ``than``, by more there than over those."""
+
+    text: str
+    better: Setting
+    worse: Setting
+    metrics: tuple[str, ...]
+    than: tuple[str, ...] = ()
+
+
+def _figures(*kinds: str) -> tuple[str, ...]:
+    """The two figures of each kind that background does not decide."""
+    return tuple(f"{kind}/{figure}" for kind in kinds for figure in ("class_accuracy", "mean_iou"))
+
+
+def _accuracies(chosen: Callable[[str, str], bool]) -> tuple[str, ...]:
+    """Metrics of the valid pairs of actor and action that are ``chosen``."""
+    pairs = [divmod(label, A2D.stride) for label in A2D.valid_ids[1:]]
+    names = [(A2D.actors[actor], A2D.actions[action]) for actor, action in pairs]
+    return tuple(f"accuracy/{actor}-{action}" for actor, action in names if chosen(actor, action))
+
+
+BODY_PART = ("climbing", "crawling", "eating", "running", "walking")
+"""Actions of limbs or head; the whole body flies, jumps, rolls, or rests."""
+FAST = ("adult-jumping", "car-running", "ball-flying", "cat-running", "dog-jumping")
+"""The pairs of which Dang et al. say that flow adds more than 10 points (section 4)."""
+PAIRS = _accuracies(lambda actor, action: True)
+"""The accuracy of each pair: figure 3 of Rana and Rawat."""
+_MEANS = _figures("action", "joint")
+_ALL = tuple(f"{kind}/{figure}" for kind in KINDS for figure in ("global_accuracy", "class_accuracy", "mean_iou"))
+
+_BASELINE, _REGIONS = Setting("deeplab", "rgb+flow"), Setting("region_masks", "rgb+flow")
+_RGB_BASELINE, _RGB_REGIONS = Setting("deeplab", "rgb"), Setting("region_masks", "rgb")
+_SSA2D, _RGB_SSA2D = Setting("ssa2d", "rgb+flow"), Setting("ssa2d", "rgb")
+
+
+def _ssa2d(variant: str) -> Setting:
+    """Table 2's rows are of RGB alone."""
+    return Setting("ssa2d", "rgb", variant)
+
+
+CLAIMS = {
+    "dang2018": (
+        Claim("Regions beat the baseline for action and joint (table 1, RGB + flow)", _REGIONS, _BASELINE, _MEANS),
+        Claim("Regions beat the baseline for action and joint (table 1, RGB)", _RGB_REGIONS, _RGB_BASELINE, _MEANS),
+        Claim(
+            "Regions help small actors more than large ones (section 4)",
+            _REGIONS,
+            _BASELINE,
+            ("small/joint/class_accuracy",),
+            than=("large/joint/class_accuracy",),
+        ),
+        Claim(
+            "Regions help actions of a body part more than those of the whole body (section 4)",
+            _REGIONS,
+            _BASELINE,
+            _accuracies(lambda _, action: action in BODY_PART),
+            than=_accuracies(lambda _, action: action not in BODY_PART),
+        ),
+        Claim("Flow helps with regions (table 1)", _REGIONS, _RGB_REGIONS, _MEANS),
+        Claim("Flow helps the baseline (table 1)", _BASELINE, _RGB_BASELINE, _MEANS),
+        Claim(
+            "Flow helps fast pairs most (table 5)",
+            _REGIONS,
+            _RGB_REGIONS,
+            tuple(f"accuracy/{pair}" for pair in FAST),
+            than=_accuracies(lambda actor, action: f"{actor}-{action}" not in FAST),
+        ),
+        Claim(
+            "The baseline wins global accuracy (table 1)",
+            _BASELINE,
+            _REGIONS,
+            tuple(f"{kind}/global_accuracy" for kind in KINDS),
+        ),
+        Claim(
+            "Masks learned on the data set beat those learned on other data (table 3)",
+            _REGIONS,
+            Setting("region_masks", "rgb+flow", "other_masks"),
+            _ALL,
+        ),
+        Claim(
+            "True masks are an upper bound (table 3)", Setting("region_masks", "rgb+flow", "true_masks"), _REGIONS, _ALL
+        ),
+        Claim(
+            "An actor carries a single action more often with regions (section 1)",
+            _REGIONS,
+            _BASELINE,
+            ("consistency/single",),
+        ),
+        Claim(
+            "Early fusion beats late fusion (section 3.2)",
+            _BASELINE,
+            Setting("deeplab", "rgb+flow", "late_fusion"),
+            ("joint/mean_iou",),
+        ),
+    ),
+    "rana2021": (
+        Claim("Flow helps action and joint (table 1, section 4.3)", _SSA2D, _RGB_SSA2D, _MEANS),
+        Claim("Flow helps the pairs on average (figure 3)", _SSA2D, _RGB_SSA2D, PAIRS),
+        Claim(
+            "The actor prior helps action (table 2, section 4.4)",
+            _RGB_SSA2D,
+            _ssa2d("without_actor_prior"),
+            _figures("action"),
+        ),
+        Claim(
+            "The actor prior helps actor too (table 2, section 4.4)",
+            _RGB_SSA2D,
+            _ssa2d("without_actor_prior"),
+            _figures("actor"),
+        ),
+        Claim(
+            "SSA-masking helps action (table 2, section 4.4)",
+            _RGB_SSA2D,
+            _ssa2d("without_ssa_masking"),
+            _figures("action"),
+        ),
+        Claim("Atrous convolutions help everything (table 2)", _RGB_SSA2D, _ssa2d("without_atrous"), _ALL),
+        Claim("The feature pyramid helps everything (table 2)", _RGB_SSA2D, _ssa2d("without_multi_scale"), _ALL),
+        # "Similar": neither of the two should hold by much.
+        Claim(
+            "Infusion by concatenation beats addition (section 3.4: similar)",
+            _RGB_SSA2D,
+            _ssa2d("infusion_by_addition"),
+            _ALL,
+        ),
+        Claim(
+            "Infusion by addition beats concatenation (section 3.4: similar)",
+            _ssa2d("infusion_by_addition"),
+            _RGB_SSA2D,
+            _ALL,
+        ),
+    ),
+}
+
+
+def of_paper(name: str) -> tuple[Claim, ...]:
+    """The claims of the paper or method called ``name``. Raises ``ValueError`` that names the papers there are."""
+    paper = paper_of(name)
+    if paper not in CLAIMS:
+        raise ValueError(f"--paper={name}{nearest(name, list(CLAIMS))}; there are claims of {', '.join(CLAIMS)}")
+    return CLAIMS[paper]
