@@ -5,6 +5,7 @@ network with ``loss(batch) -> dict`` (the key ``loss`` is what is minimised) and
 Axes: B batch, T frames, H height, W width, K classes, P valid pairs (44 with background).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
@@ -164,6 +165,15 @@ def load_encoder(network: Encoder, weights: dict[str, Tensor], *, where: str) ->
             f"{unexpected[:5]} ({len(unexpected)}), other shapes {wrong[:5]} ({len(wrong)})"
         )
     network.load_state_dict(kept, strict=False)
+
+
+def split_parameters(
+    network: torch.nn.Module, encoders: Iterable[torch.nn.Module]
+) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """Parameters of the ``encoders`` within ``network`` and all others, without what does not learn."""
+    own = {parameter for encoder in encoders for parameter in encoder.parameters()}
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return [parameter for parameter in learned if parameter in own], [p for p in learned if p not in own]
 
 
 def parameter_count(network: torch.nn.Module) -> int:

@@ -73,16 +73,6 @@ class Backbone(resnet.ResNet):
         return self
 
 
-def parameter_groups(network: nn.Module, encoder: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The residual network ``encoder`` of ``network`` and the rest, without what does not learn."""
-    own = set(encoder.parameters())
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return {
-        "encoder": [parameter for parameter in learned if parameter in own],
-        "head": [parameter for parameter in learned if parameter not in own],
-    }
-
-
 def stage_channels(config: resnet.Config) -> list[int]:
     """Channels of the four maps of a ``Backbone``."""
     return [config.channels // 2**stage for stage in (3, 2, 1, 0)]

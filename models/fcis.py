@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import detection, resnet
-from models.base import Encoder, Training, load_encoder
+from models.base import Encoder, Training, load_encoder, split_parameters
 from models.regions import MASK_SIDE, RegionBatch, Regions
 
 GROUPS = 7
@@ -175,7 +175,8 @@ class FCIS(Encoder):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The residual network and the rest, without what does not learn."""
-        return detection.parameter_groups(self, self.encoder)
+        encoder, head = split_parameters(self, self.encoder_slots().values())
+        return {"encoder": encoder, "head": head}
 
     def encoder_slots(self) -> dict[str, nn.Module]:
         """Encoders that start from pretrained weights: name of the weights -> module."""

@@ -21,7 +21,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from models import detection, resnet
-from models.base import Encoder, Training, load_encoder
+from models.base import Encoder, Training, load_encoder, split_parameters
 from models.regions import MASK_SIDE, RegionBatch, Regions
 
 RESNET101 = replace(resnet.RESNET101, stride=32)
@@ -134,7 +134,8 @@ class MaskRCNN(nn.Module):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The residual network and the rest, without what does not learn."""
-        return detection.parameter_groups(self, self.detector.backbone)
+        encoder, head = split_parameters(self, self.encoder_slots().values())
+        return {"encoder": encoder, "head": head}
 
     def encoder_slots(self) -> dict[str, nn.Module]:
         """Encoders that start from pretrained weights: name of the weights -> module."""

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import IGNORE, i3d
+from models import IGNORE, base, i3d
 from models.base import Batch, Labels, MultiLabelPredictions, PairScores, Predictions, Training, Window, split_labels
 from models.i3d import Unit
 
@@ -331,9 +331,8 @@ class SSA2D(nn.Module):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The pretrained encoders, and what is learned from nothing; section 3.6 gives both one learning rate."""
-        encoder = [parameter for slot in self.encoder_slots().values() for parameter in slot.parameters()]
-        own = set(encoder)
-        return {"encoder": encoder, "rest": [p for p in self.parameters() if p not in own]}
+        encoders, rest = base.split_parameters(self, self.encoder_slots().values())
+        return {"encoder": encoders, "rest": rest}
 
     def encoder_slots(self) -> dict[str, nn.Module]:
         """Encoders that start from pretrained weights: name of the weights -> module."""

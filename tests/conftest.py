@@ -35,3 +35,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def davis(shared: Path) -> Path:
+    """The real clips in the layout of A2D."""
+    release = shared / "data/a2d-davis"
+    if not release.is_dir():
+        pytest.skip(f"{release} is not there")
+    return release

@@ -291,11 +291,8 @@ def test_the_complete_matrix_of_runs_ends_in_one_table(releases: tuple[Path, Pat
 
 @pytest.mark.slow
 @pytest.mark.needs_shared
-def test_real_clips_become_frames_and_flow(shared: Path, tmp_path: Path) -> None:
-    release = shared / "data/a2d-davis"
-    if not release.is_dir():
-        pytest.skip(f"{release} is not there")
-    project = workspace.make(tmp_path / "project", release)
+def test_real_clips_become_frames_and_flow(davis: Path, tmp_path: Path) -> None:
+    project = workspace.make(tmp_path / "project", davis)
     said = project.dvc("repro", FLOW)
     clips = pd.read_parquet(project.root / "data/index/clips.parquet")
     for stage in ("index", "frames", "optical_flow-dis-forward"):

@@ -13,10 +13,7 @@ FRONT, BACK = "deeplab-rgb+flow-full-0", "region_masks-rgb+flow-full-0"
 
 @pytest.mark.slow
 @pytest.mark.needs_shared
-def test_region_masks_learn_a_step_and_label_a_real_clip_at_published_sizes(shared: Path, tmp_path: Path) -> None:
-    davis = shared / "data/a2d-davis"
-    if not davis.is_dir():
-        pytest.skip(f"{davis} is not there")
+def test_region_masks_learn_a_step_and_label_a_real_clip_at_published_sizes(davis: Path, tmp_path: Path) -> None:
     clips, _ = a2d.A2DRelease(davis).clips()
     videos = [next(clip.video for clip in clips if clip.split == split) for split in ("train", "test")]
     release = workspace.take(davis, tmp_path / "release", videos)
