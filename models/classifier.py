@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import i3d, resnet
-from models.deeplab import picture
+from models.resnet import picture
 
 GRID = 4
 """Masks are taken on every fourth pixel of every fourth line."""

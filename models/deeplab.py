@@ -128,7 +128,9 @@ class DeepLab(nn.Module):
     def features(self, batch: Batch) -> Tensor:
         """What the front-end gives any back-end: the streams' features side by side (B, S * C, h, w)."""
         inputs = {"rgb": batch["frames"]} | ({"flow": batch["flow"]} if "flow" in self.config.streams else {})
-        return torch.cat([encoder(picture(inputs[stream][:, 0])) for stream, encoder in self.encoders.items()], dim=1)
+        return torch.cat(
+            [encoder(resnet.picture(inputs[stream][:, 0])) for stream, encoder in self.encoders.items()], dim=1
+        )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Equation 1: mean cross-entropy of actor and action over the labelled pixels, at full resolution."""
@@ -158,10 +160,3 @@ class DeepLab(nn.Module):
     def encoder_slots(self) -> dict[str, nn.Module]:
         """Encoders that start from pretrained weights: name of the weights -> module."""
         return {f"{stream}2d": encoder for stream, encoder in self.encoders.items()}
-
-
-def picture(image: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float, less ImageNet's mean and over its deviation."""
-    x = image.permute(0, 3, 1, 2).float() / 255
-    mean, deviation = (x.new_tensor(values).view(1, 3, 1, 1) for values in (resnet.MEAN, resnet.DEVIATION))
-    return ((x - mean) / deviation).contiguous(memory_format=torch.channels_last)

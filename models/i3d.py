@@ -67,6 +67,10 @@ class Config:
         return self.scaled({"Conv3d_1a_7x7": 64, "Conv3d_2b_1x1": 64, "Conv3d_2c_3x3": 192}[endpoint])
 
 
+SMALL = Config(width=0.25, last="Mixed_5b", strides={"MaxPool3d_5a_2x2": (1, 1, 1)}, momentum=0.1)
+"""The encoder that stage `pretrain` learns: its deepest features are at (T/4, H/16, W/16)."""
+
+
 class Unit(nn.Module):
     """Convolution without bias, batch norm, ReLU."""
 

@@ -144,3 +144,10 @@ def _initialise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 torch.nn.init.zeros_(module.bias)
+
+
+def picture(image: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float, less ImageNet's mean and over its deviation."""
+    x = image.permute(0, 3, 1, 2).float() / 255
+    mean, deviation = (x.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, DEVIATION))
+    return ((x - mean) / deviation).contiguous(memory_format=torch.channels_last)

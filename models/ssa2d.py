@@ -12,8 +12,8 @@ What the paper leaves open, decided here:
 
 - Labels are sparse, so windows are aligned until the labelled frame falls on an output step (step s is frame 2 s), and
   losses count labelled steps only. The mask is the true one there and the predicted one, detached, elsewhere.
-- The mask is 4 x 56 x 56 and the features are 8 x 56 x 56: one step of the mask is the maximum over two steps and
-  stands for both (``mask_stride``; the released code has a mask of 8 steps).
+- The mask is 4 x 56 x 56 and the features are 8 x 56 x 56: one step of the mask is the maximum over two steps, of
+  those that are labelled if one is, and stands for both (``mask_stride``; the released code has a mask of 8 steps).
 - The infusion's convolution is 1 x 1 x 1: it only mixes, and 3 x 3 x 3 would cost more than the encoder.
 - The streams share what lies behind the last skip, batch norms included; their encodings are concatenated.
 - Without atrous convolutions the four are plain ones, so that nothing but their reach is missing.
@@ -28,6 +28,7 @@ N labelled steps of a batch; M streams.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,7 @@ class Config:
 
 paper = Config()
 small = Config(
-    encoder=replace(paper.encoder, width=0.25, momentum=0.1),
+    encoder=i3d.SMALL,
     decoder=(48, 32, 16),
     pyramid=16,
     atrous=(8, 8, 8, 8),
@@ -268,8 +269,8 @@ class SSA2D(nn.Module):
     def forward(self, batch: Batch, true_mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of actor and action (B, K, S, h, w) and of the STU-mask (B, 2, S, H/2, W/2).
 
-        ``true_mask`` (B, S, H, W) holds 1 on actors, 0 off them, ``IGNORE`` where unlabelled. At a step without any
-        label, and without it, the predicted mask is used; single unlabelled pixels are off.
+        ``true_mask`` (B, S, H, W) holds 1 on actors, 0 off them, ``IGNORE`` where unlabelled. A step of the mask that
+        stands for no labelled step is the predicted one, as all are without it; single unlabelled pixels are off.
         """
         encoded = self.encoders(batch)
         trunks = {name: trunk(*encoded) for name, trunk in self.trunks.items()}
@@ -356,14 +357,15 @@ class SSA2D(nn.Module):
 
     def _gate(self, mask: Tensor, true_mask: Tensor | None, *, size: torch.Size) -> Tensor:
         """STU-mask (B, 1, S, h, w): max-pooled, predicted and detached where no true one is known."""
-        gate = F.adaptive_max_pool3d(mask.softmax(1)[:, 1:].detach(), list(size))
-        if true_mask is not None:
-            known = (true_mask != IGNORE).flatten(2).any(2)[:, None, :, None, None]  # (B, 1, S, 1, 1)
-            truth = F.adaptive_max_pool3d((true_mask == 1)[:, None].float(), list(size))
-            gate = torch.where(known, truth, gate)
         stride = self.config.mask_stride
-        coarse = F.max_pool3d(gate, (stride, 1, 1), ceil_mode=True)  # (B, 1, S / stride, h, w)
-        return coarse.repeat_interleave(stride, dim=2)[:, :, : size[0]]
+        coarser = partial(F.max_pool3d, kernel_size=(stride, 1, 1), ceil_mode=True)  # (., ., S, ...) to S / stride
+        gate = coarser(F.adaptive_max_pool3d(mask.softmax(1)[:, 1:].detach(), list(size)))
+        if true_mask is not None:
+            # Where one of the steps that a step of the mask stands for is labelled, its truth stands for all of them.
+            known = coarser((true_mask != IGNORE).flatten(2).any(2)[:, None, :, None, None].float())
+            truth = coarser(F.adaptive_max_pool3d((true_mask == 1)[:, None].float(), list(size)))
+            gate = torch.where(known > 0, truth, gate)
+        return gate.repeat_interleave(stride, dim=2)[:, :, : size[0]]
 
 
 def generalised_dice_loss(

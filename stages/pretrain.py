@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from models import deeplab, ssa2d
+from models import i3d, resnet
 from models.base import Training, channels_last, choose_device
 from models.classifier import Classifiers
 from stages.core import cli, items, pretraining, training
@@ -40,7 +40,7 @@ def run(parameters: Parameters, *, output: Path = Path("data/pretrain")) -> None
     """Train the encoders and save them."""
     torch.set_num_threads(parameters.threads)
     torch.manual_seed(parameters.seed)
-    network = Classifiers(deeplab.small.encoder, ssa2d.small.encoder, actors=len(A2D.actors), actions=len(A2D.actions))
+    network = Classifiers(resnet.SMALL, i3d.SMALL, actors=len(A2D.actors), actions=len(A2D.actions))
     channels_last(network).to(choose_device())
     schedule = Training(
         steps=parameters.steps,
@@ -56,7 +56,7 @@ def run(parameters: Parameters, *, output: Path = Path("data/pretrain")) -> None
             "code": import_closure("stages.core.pretraining")
             | import_closure("stages.core.training")
             | import_closure("models.classifier"),
-            "sizes": [repr(deeplab.small.encoder), repr(ssa2d.small.encoder)],
+            "sizes": [repr(resnet.SMALL), repr(i3d.SMALL)],
             "torch": torch.__version__,
         }
     )

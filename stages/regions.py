@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stages.core import cli, dataset, items, tables, trained
+from stages.core import cli, dataset, items, png, trained
 from stages.core.params import Section, load, nearest
 from stages.core.regions import instances, segmentation
 from stages.core.scores import regions as scores
@@ -91,7 +91,7 @@ def _true(data: Path) -> Iterator[items.Item]:
         truth = instances.read(samples)
         for frame in samples.frames:
             clip = found.setdefault(frame.video, {"video": frame.video, "instances": {}})
-            clip["shape"], clip["classes"] = tables.png_shape(frame.labels), len(samples.label_space.actors)
+            clip["shape"], clip["classes"] = png.shape(frame.labels), len(samples.label_space.actors)
             clip["instances"][frame.frame] = [
                 (seen.actor, seen.rle["counts"]) for seen in truth[frame.video, frame.frame]
             ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.core import dataset, tables
+from stages.core import dataset, png, tables
 from stages.core.labels import A2D
 
 HEIGHT, WIDTH = 100, 200
@@ -19,7 +19,7 @@ Instances = Mapping[str, Mapping[int, Sequence[tuple[Box, int]]]]
 def write_index(folder: Path, truth: Instances, *, split: str = "test") -> Path:
     """data/index as far as scores of boxes read it."""
     frames, instances = [], []
-    picture = tables.encode_png(np.zeros((HEIGHT, WIDTH), np.uint8))
+    picture = png.encode(np.zeros((HEIGHT, WIDTH), np.uint8))
     for video, by_frame in truth.items():
         for frame, found in by_frame.items():
             frames.append({"video": video, "frame": frame, "split": split, "labels": picture})

@@ -18,7 +18,7 @@ from benchmarks.workspace import CHECKOUT
 from stages import frames as frames_stage
 from stages import index as index_stage
 from stages import optical_flow as flow_stage
-from stages.core import dataset, items, tables, video, workers
+from stages.core import dataset, items, png, tables, video, workers
 from stages.core.datasets import a2d, layouts
 from stages.core.flow import classical
 from stages.core.generator.release import write_video
@@ -168,7 +168,7 @@ def packed_dataset(
             classical.pack_flow({"path": str(clip)}, parameters, folder / "flow" / f"{square.video}.arrow")
         for frame in square.annotated:
             labels = np.where(square.mask(frame), square.label, 0).astype(np.uint8)
-            annotated.append(dataset.AnnotatedFrame(square.video, frame, tables.encode_png(labels)))
+            annotated.append(dataset.AnnotatedFrame(square.video, frame, png.encode(labels)))
     return dataset.Dataset(
         split="train",
         frames=tuple(annotated),

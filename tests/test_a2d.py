@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages import index as index_stage
-from stages.core import annotations, dataset, items, tables
+from stages.core import annotations, dataset, items, png, tables
 from stages.core.datasets import a2d, layouts
 from stages.core.datasets.release import ClipRow
 from stages.core.labels import A2D
@@ -278,7 +278,7 @@ def test_the_index_holds_every_clip_annotation_and_sentence_of_a_release(tmp_pat
         ("-second_one", 2),
     ]
     square = make.RELEASE[0]
-    assert np.array_equal(tables.decode_png(frames[1]["labels"]), np.where(square.mask(6), 17, 0))
+    assert np.array_equal(png.decode(frames[1]["labels"]), np.where(square.mask(6), 17, 0))
     instances = tables.read_parquet(tmp_path / "index/instances.parquet", tables.INSTANCES).to_pylist()
     assert len(instances) == 6 and instances[0]["x2"] - instances[0]["x1"] == make.SIDE
     assert (instances[0]["actor"], instances[0]["actions"]) == (1, [7])

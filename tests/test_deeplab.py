@@ -107,7 +107,7 @@ def test_features_are_the_streams_side_by_side_and_what_the_heads_see() -> None:
     rgb, flow = features.chunk(2, dim=1)
     for stream, alone in (("rgb", rgb), ("flow", flow)):
         source = given["frames"] if stream == "rgb" else given["flow"]
-        assert torch.equal(network.encoders[stream](deeplab.picture(source[:, 0])), alone)
+        assert torch.equal(network.encoders[stream](resnet.picture(source[:, 0])), alone)
     assert torch.equal(network(given)[0], network.actor(features))
 
 
@@ -165,7 +165,7 @@ def test_every_parameter_is_in_one_group_and_every_encoder_has_a_slot() -> None:
 
 def test_the_picture_is_normalised_as_public_weights_expect() -> None:
     image = torch.tensor([[[[124, 116, 104], [255, 0, 0]]]], dtype=torch.uint8)
-    x = deeplab.picture(image)
+    x = resnet.picture(image)
     assert x.shape == (1, 3, 1, 2) and x[0, :, 0, 0].abs().max() < 0.01
     assert x[0, 0, 0, 1].item() == pytest.approx((1 - 0.485) / 0.229)
 

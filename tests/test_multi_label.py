@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco
 from scipy import sparse
 
-from stages.core import dataset, tables
+from stages.core import dataset, png, tables
 from stages.core.labels import A2D, IGNORE, VIDOR, LabelSpace
 from stages.core.scores import action_masks, confusion, multi_label, resampling
 from stages.core.scores.label_sets import FOUND, RIGHT, TRUE, LabelSets, count, run_ends
@@ -48,7 +48,7 @@ def write_predictions(folder: Path, frames: Frames) -> Path:
         masks = [[{"action": a, "mask": rle(mask)} for a, mask in actions.items()] for _, actions in by_frame.values()]
         columns = {
             "frame": pa.array(list(by_frame), pa.int32()),
-            "actor": pa.array([tables.encode_png(actors) for actors, _ in by_frame.values()], pa.binary()),
+            "actor": pa.array([png.encode(actors) for actors, _ in by_frame.values()], pa.binary()),
             "actions": pa.array(masks, tables.ACTION_MASKS),
         }
         tables.write_pack(folder / f"{video}.arrow", columns, tables.MULTI_LABEL_PREDICTIONS)
@@ -72,13 +72,13 @@ def write_index(
             "video": video,
             "frame": frame,
             "split": "test",
-            "labels": tables.encode_png(actors),
+            "labels": png.encode(actors),
             "actions": [{"action": action, "mask": rle(mask)} for action, mask in actions.items()],
         }
         for video, frames in test.items()
         for frame, (actors, actions) in frames.items()
     ]
-    picture = tables.encode_png(line(0))
+    picture = png.encode(line(0))
     for video, frame in train or {}:
         rows.append({"video": video, "frame": frame, "split": "train", "labels": picture, "actions": []})
     found = [
@@ -256,7 +256,7 @@ def test_two_masks_of_one_action_are_an_error(tmp_path: Path) -> None:
     twice = [{"action": 1, "mask": rle(line(0, 1, 1, 0, 0, 0))}] * 2
     columns = {
         "frame": pa.array([4], pa.int32()),
-        "actor": pa.array([tables.encode_png(line(0, 0, 0, 0, 0, 0))], pa.binary()),
+        "actor": pa.array([png.encode(line(0, 0, 0, 0, 0, 0))], pa.binary()),
         "actions": pa.array([twice], tables.ACTION_MASKS),
     }
     tables.write_pack(folder / "--first.arrow", columns, tables.MULTI_LABEL_PREDICTIONS)

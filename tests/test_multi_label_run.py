@@ -20,7 +20,7 @@ from models.base import MultiLabelPredictions
 from stages import evaluate as evaluate_stage
 from stages import report as report_stage
 from stages import train as train_stage
-from stages.core import prediction, runs, tables
+from stages.core import png, prediction, runs, tables
 from stages.core.labels import VIDOR
 from stages.core.scores import action_masks, resampling, segmentation
 from tests import make
@@ -90,7 +90,7 @@ def predicted(data: Path, frame: int) -> Pixels:
     size = [make.HEIGHT, make.WIDTH]
     masks = pack.column(row, "actions")[0].as_py()
     found = {one["action"]: coco.decode({"size": size, "counts": one["mask"]}).astype(bool) for one in masks}
-    return tables.decode_png(pack.column(row, "actor")[0].as_py()), found
+    return png.decode(pack.column(row, "actor")[0].as_py()), found
 
 
 def classes(pixels: Pixels, y: int, x: int) -> set[tuple[str, str]]:

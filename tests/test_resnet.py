@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models import resnet
 from models.base import channels_last, load_encoder, parameter_count
-from models.deeplab import picture
+from models.resnet import picture
 
 TINY = resnet.Config(layers=(1, 2, 1, 1), width=4, bottleneck=True)
 

@@ -13,11 +13,12 @@ from pycocotools import mask as coco
 from typer.testing import CliRunner
 
 from stages import score
+from stages.core import png
 from stages.core.dataset import Description, write_description
 from stages.core.labels import A2D, IGNORE
 from stages.core.scores import confusion, segmentation, sizes
 from stages.core.scores.maps import KINDS, PngMaps
-from stages.core.tables import FRAMES, INSTANCES, PREDICTIONS, encode_png, rows_to_table, write_pack, write_parquet
+from stages.core.tables import FRAMES, INSTANCES, PREDICTIONS, rows_to_table, write_pack, write_parquet
 
 Maps = dict[str, dict[int, np.ndarray]]
 
@@ -35,7 +36,7 @@ def write(folder: Path, maps: Maps) -> Path:
     for video, frames in maps.items():
         (folder / video).mkdir(parents=True)
         for frame, labels in frames.items():
-            (folder / video / f"{frame:05d}.png").write_bytes(encode_png(labels))
+            (folder / video / f"{frame:05d}.png").write_bytes(png.encode(labels))
     return folder
 
 
@@ -45,7 +46,7 @@ def write_index(folder: Path, maps: Maps) -> None:
     for video, numbered in maps.items():
         for number, labels in numbered.items():
             frame = {"video": video, "frame": number - 1}
-            frames.append({**frame, "split": "test", "labels": encode_png(labels)})
+            frames.append({**frame, "split": "test", "labels": png.encode(labels)})
             for mask in sizes.components(labels):
                 counts = coco.encode(np.asfortranarray(mask, np.uint8))["counts"]
                 instances.append({**frame, "height": labels.shape[0], "width": labels.shape[1], "mask": counts})
@@ -101,7 +102,7 @@ def test_packed_maps_score_as_the_same_maps_in_pngs(call: Callable[..., Any], tm
             "actor": [labels // 10 for labels in frames.values()],
             "action": [labels % 10 for labels in frames.values()],
         }
-        columns: dict[str, Any] = {kind: pa.array([encode_png(m) for m in parts[kind]], pa.binary()) for kind in KINDS}
+        columns: dict[str, Any] = {kind: pa.array([png.encode(m) for m in parts[kind]], pa.binary()) for kind in KINDS}
         columns["frame"] = pa.array([frame - 1 for frame in frames], pa.int32())
         write_pack(tmp_path / f"packed/clips/{video}.arrow", columns, PREDICTIONS)
     packed = said(["--truth", str(tmp_path / "index"), "--prediction", str(tmp_path / "packed")])

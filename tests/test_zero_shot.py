@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages.core import png
 from stages.core.labels import A2D
 from stages.core.scores import resampling, zero_shot
-from stages.core.tables import encode_png
 from tests.boxes import Box, write_detections, write_index
 from tests.boxes import detection as row
 
@@ -127,7 +127,7 @@ def write_maps(folder: Path, maps: Maps) -> Path:
     for video, frames in maps.items():
         (folder / video).mkdir(parents=True, exist_ok=True)
         for frame, labels in frames.items():
-            (folder / video / f"{frame:05d}.png").write_bytes(encode_png(labels))
+            (folder / video / f"{frame:05d}.png").write_bytes(png.encode(labels))
     return folder
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco
 
-from stages.core import tables
+from stages.core import png, tables
 from stages.core.datasets import layouts
 from stages.core.datasets.release import Annotation, ClipRow
 
@@ -60,7 +60,7 @@ def _frame_row(row: ClipRow, frame: int, annotation: Annotation, *, multi_label:
         "video": row.video,
         "frame": frame,
         "split": row.split,
-        "labels": tables.encode_png(annotation.labels),
+        "labels": png.encode(annotation.labels),
         "actions": actions if multi_label else None,
     }
 

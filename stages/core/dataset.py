@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 from pycocotools import mask as coco
 
-from stages.core import items, sentences, tables
+from stages.core import items, png, sentences, tables
 from stages.core.labels import A2D, IGNORE, LabelSpace, label_space
 from stages.core.params import read
 from stages.core.video import Clip
@@ -98,7 +98,7 @@ class Dataset:
 
     def labels(self, video: str, frame: int) -> np.ndarray:
         """(H, W) uint8 label map of an annotated frame: joint ids, actors in multi-label data."""
-        labels = tables.decode_png(self._by_video[video][frame].labels)
+        labels = png.decode(self._by_video[video][frame].labels)
         if self.held_out is None:
             return labels
         stride = self.label_space.stride
@@ -108,7 +108,7 @@ class Dataset:
     def actions(self, video: str, frame: int) -> np.ndarray:
         """(K, H, W) uint8, 1 where an action is done, of an annotated frame of multi-label data."""
         annotated = self._by_video[video][frame]
-        height, width = tables.png_shape(annotated.labels)
+        height, width = png.shape(annotated.labels)
         masks = np.zeros((len(self.label_space.actions), height, width), np.uint8)
         for action, counts in annotated.actions:
             masks[action] = coco.decode({"size": [height, width], "counts": counts})
@@ -213,7 +213,7 @@ def _misfit(row: Mapping[str, Any], clip: Clip) -> str:
     """Why an annotation does not fit its clip; empty where it does."""
     if row["frame"] >= len(clip):
         return "past the clip's last decoded frame"
-    shape = tables.png_shape(row["labels"])
+    shape = png.shape(row["labels"])
     if shape != (clip.height, clip.width):
         return f"labels of {shape[0]} x {shape[1]} for frames of {clip.height} x {clip.width}"
     return ""

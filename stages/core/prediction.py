@@ -22,12 +22,12 @@ from pycocotools import mask as coco
 from models import METHODS
 from models import method as method_module
 from models.base import Batch, MultiLabelPredictions, Predictions, choose_device, configuration, to_device
-from stages.core import features, items, loader, region_batches, transforms, windows
+from stages.core import features, items, loader, png, region_batches, transforms, windows
 from stages.core.closure import import_closure
 from stages.core.dataset import AnnotatedFrame, Dataset
 from stages.core.labels import LabelSpace, label_space
 from stages.core.runs import Run
-from stages.core.tables import MULTI_LABEL_PREDICTIONS, PREDICTIONS, encode_png, write_pack
+from stages.core.tables import MULTI_LABEL_PREDICTIONS, PREDICTIONS, write_pack
 from stages.core.video import Clip
 from stages.core.windows import Sample
 
@@ -158,11 +158,11 @@ def _encode(
     """The columns that hold what was predicted at ``position``, at the frame's size."""
     if isinstance(predicted, Predictions):
         maps = torch.stack([predicted.joint[position], predicted.actor[position], predicted.action[position]])
-        return dict(zip(("joint", "actor", "action"), map(encode_png, _resize(maps, shape)), strict=True))
+        return dict(zip(("joint", "actor", "action"), map(png.encode, _resize(maps, shape)), strict=True))
     masks = _resize(predicted.actions[position], shape)
     done = [action for action in range(1, len(masks)) if masks[action].any()]
     return {
-        "actor": encode_png(_resize(predicted.actor[position][None], shape)[0]),
+        "actor": png.encode(_resize(predicted.actor[position][None], shape)[0]),
         "actions": [
             {"action": action, "mask": coco.encode(np.asfortranarray(masks[action]))["counts"]} for action in done
         ],

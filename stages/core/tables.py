@@ -5,13 +5,10 @@ Conventions: ``frame`` counts from 0; boxes are float, 0-based, half open; pictu
 """
 
 import os
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -171,27 +168,6 @@ class Pack:
         """Column ``name`` of row ``row``, an array of length one."""
         batch = self._reader.get_batch(row)
         return batch.column(batch.schema.get_field_index(name))
-
-
-def encode_png(labels: np.ndarray) -> bytes:
-    """(H, W) uint8 to PNG bytes."""
-    encoded, buffer = cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    assert encoded
-    return buffer.tobytes()
-
-
-def decode_png(data: bytes) -> np.ndarray:
-    """PNG bytes to (H, W) uint8. Raises ``ValueError`` for bytes that are no grey picture."""
-    labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-        raise ValueError("not a PNG of one uint8 channel")
-    return labels
-
-
-def png_shape(data: bytes) -> tuple[int, int]:
-    """(height, width) of a PNG, from its header alone."""
-    width, height = struct.unpack(">II", data[16:24])
-    return height, width
 
 
 def strings(values: Iterable[str]) -> pa.Array:

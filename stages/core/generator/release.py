@@ -22,9 +22,9 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
+from stages.core import png
 from stages.core.generator.scene import Clip, make_clip, part_flow
 from stages.core.labels import A2D, VALID_IDS
-from stages.core.tables import decode_png
 
 FRAMES_PER_SECOND = 24
 FLOW_SCHEMA = pa.schema([("frame", pa.int32()), ("parts", pa.binary()), ("affines", pa.list_(pa.float32()))])
@@ -215,7 +215,7 @@ class ReleaseFlow:
         if frame not in self._rows:
             raise ValueError(f"no flow of frame {frame}; there is flow of {', '.join(map(str, self.frames))}")
         row = self._rows[frame]
-        return part_flow(decode_png(row["parts"]), np.array(row["affines"], dtype=np.float32).reshape(-1, 2, 3))
+        return part_flow(png.decode(row["parts"]), np.array(row["affines"], dtype=np.float32).reshape(-1, 2, 3))
 
 
 def _readme() -> str:

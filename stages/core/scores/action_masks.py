@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.core import tables
+from stages.core import png, tables
 from stages.core.dataset import read_description
 from stages.core.labels import LabelSpace
 from stages.core.scores import sizes
@@ -126,4 +126,4 @@ def _label_sets(actors: bytes, actions: list[dict[str, Any]] | None, *, where: s
     masks = {row["action"]: row["mask"] for row in actions}
     if len(masks) < len(actions) or None in masks or None in masks.values():
         raise ValueError(f"{where}: two masks of one action, or one without mask; merge them")
-    return LabelSets(tables.decode_png(actors), masks)
+    return LabelSets(png.decode(actors), masks)

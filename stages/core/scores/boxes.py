@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.core import tables
+from stages.core import png, tables
 from stages.core.dataset import read_description
 from stages.core.labels import LabelSpace
 from stages.core.scores.average_precision import areas, inclusive, rounded
@@ -82,7 +82,7 @@ def read_truth(index: Path) -> Truth:
     rows = frames.filter(pc.equal(frames["split"], "test")).select(["video", "frame", "labels"]).to_pylist()
     if not rows:
         raise ValueError(f"{index} holds no annotated frame of split `test`")
-    shapes = {(row["video"], row["frame"]): tables.png_shape(row["labels"]) for row in rows}
+    shapes = {(row["video"], row["frame"]): png.shape(row["labels"]) for row in rows}
     found: dict[Frame, list[dict[str, Any]]] = {frame: [] for frame in shapes}
     instances = tables.read_parquet(index / "instances.parquet", tables.INSTANCES)
     for row in instances.select(["video", "frame", "actor", "actions", *CORNERS]).to_pylist():

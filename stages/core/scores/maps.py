@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from stages.core import tables
+from stages.core import png, tables
 from stages.core.dataset import AnnotatedFrame, Dataset, read_description
 from stages.core.labels import A2D, LabelSpace
 from stages.core.scores import sizes
@@ -114,7 +114,7 @@ class PackedMaps:
         if row is None:
             return None
         pack = tables.Pack(path)
-        return {kind: tables.decode_png(pack.column(row, kind)[0].as_py()) for kind in KINDS}
+        return {kind: png.decode(pack.column(row, kind)[0].as_py()) for kind in KINDS}
 
 
 def open_truth(folder: Path) -> Truth:
@@ -142,7 +142,7 @@ def open_prediction(folder: Path, *, heads: Mapping[str, Path]) -> Prediction:
 
 def _read_png(path: Path) -> np.ndarray:
     try:
-        return tables.decode_png(path.read_bytes())
+        return png.decode(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
