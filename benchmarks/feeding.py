@@ -18,7 +18,7 @@ import typer
 from benchmarks import workspace
 from benchmarks.ratio import Ratio, seconds
 from models import deeplab
-from models.base import channels_last
+from models.network import channels_last
 from stages.core import cli, dataset, loader, training, windows
 from stages.core.sampler import Sampler
 

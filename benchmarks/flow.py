@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models import flownet
-from models.base import channels_last
+from models.network import channels_last
 from stages import evaluate_flow
 from stages.core import cli
 from stages.core.flow import backends, classical, networks

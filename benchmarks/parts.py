@@ -16,7 +16,8 @@ from rich.table import Table
 
 from benchmarks.ratio import seconds
 from models import deeplab, fcis, flownet, region_masks
-from models.base import Batch, channels_last, configuration, parameter_count
+from models.base import Batch, configuration
+from models.network import channels_last, parameter_count
 from models.regions import MASK_SIDE, RegionMaskBatch
 from stages.core import cli
 from stages.core.labels import A2D

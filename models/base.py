@@ -5,8 +5,7 @@ network with ``loss(batch) -> dict`` (the key ``loss`` is what is minimised) and
 Axes: B batch, T frames, H height, W width, K classes, P valid pairs (44 with background).
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
 import torch
@@ -69,19 +68,6 @@ class Window:
 SINGLE_FRAME = Window()
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a method is trained. ``learning_rates`` are by the names of the method's ``parameter_groups``."""
-
-    steps: int
-    batch: int
-    learning_rates: dict[str, float] = field(default_factory=dict)
-    optimiser: str = "sgd"  # sgd (momentum 0.9) or adam
-    # poly (power 0.9, DeepLab), cosine (one cycle with warm-up) or step:<at>,<at>,...:<factor>
-    schedule: str = "poly"
-    weight_decay: float = 5e-4
-
-
 def split_labels(joint: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:
     """Joint ids ``actor * stride + action`` to actor and action ids (int64), ``IGNORE`` kept.
 
@@ -95,90 +81,28 @@ def split_labels(joint: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:
 
 
 class PairScores(torch.nn.Module):
-    """log p(pair) = log p(actor) + log p(action), over the pairs that can occur (Dang et al. 2018, equation 1 ff.)."""
+    """p(pair) = p(actor) p(action), over the pairs that can occur (Dang et al. 2018, equation 1 ff.).
 
-    ids: Tensor  # (P,) joint id of each pair
-    actors: Tensor
-    actions: Tensor
+    The best pair is that of the largest sum of logits: the softmaxes' denominators are the same for all pairs. Pairs
+    are looked at one after another, so that no map of all of them is made.
+    """
 
     def __init__(self, labels: Labels) -> None:
         super().__init__()
-        ids = torch.tensor(labels.valid_ids)
-        for name, values in (("ids", ids), ("actors", ids // labels.stride), ("actions", ids % labels.stride)):
-            self.register_buffer(name, values, persistent=False)
+        self.pairs = [(pair, *divmod(pair, labels.stride)) for pair in labels.valid_ids]
+        """Joint id, actor and action of each."""
 
     def forward(self, actor: Tensor, action: Tensor) -> Predictions:
         """Logits (B, K_actor, H, W) and (B, K_action, H, W) to label maps (B, H, W)."""
-        pairs = actor.log_softmax(1)[:, self.actors] + action.log_softmax(1)[:, self.actions]  # (B, P, H, W)
         # `max` finds the index several times faster than `argmax` does (torch 2.x on CPUs)
-        joint, best_actor, best_action = (scores.max(1).indices for scores in (pairs, actor, action))
-        return Predictions(self.ids[joint].byte(), best_actor.byte(), best_action.byte())
-
-
-def channels_last(network: torch.nn.Module) -> torch.nn.Module:
-    """Lay out 2D and 3D convolutions channels last, which CPUs and GPUs compute faster; changes no value."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in network.parameters():
-        if parameter.dim() in layouts:
-            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.dim()])
-    return network
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Every tensor of a batch on ``device``."""
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, list):
-        return [to_device(value, device) for value in batch]
-    return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
-
-
-def choose_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-class Encoder(torch.nn.Module):
-    """A network that public weights are loaded into."""
-
-    beyond: tuple[str, ...] = ("fc.", "logits.")
-    """How the keys begin that public checkpoints hold and the encoder does not: layers deeper than its last."""
-
-    def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a public checkpoint under this network's own keys; those of no known kind as they are."""
-        return weights
-
-
-def load_encoder(network: Encoder, weights: dict[str, Tensor], *, where: str) -> None:
-    """Load public weights by key; layers that lie beyond the encoder (its ``beyond``) are left out.
-
-    Raises ``ValueError`` that lists missing and unexpected keys, or shapes that do not fit.
-    """
-    own = network.state_dict()
-    kept = {key: value for key, value in network.renamed(weights).items() if not key.startswith(network.beyond)}
-    missing = sorted(key for key in own.keys() - kept.keys() if not key.endswith("num_batches_tracked"))
-    unexpected = sorted(kept.keys() - own.keys())
-    wrong = sorted(k for k in own.keys() & kept.keys() if own[k].shape != kept[k].shape)
-    if missing or unexpected or wrong:
-        raise ValueError(
-            f"{where} does not fit this encoder: missing keys {missing[:5]} ({len(missing)}), unexpected keys "
-            f"{unexpected[:5]} ({len(unexpected)}), other shapes {wrong[:5]} ({len(wrong)})"
-        )
-    network.load_state_dict(kept, strict=False)
-
-
-def split_parameters(
-    network: torch.nn.Module, encoders: Iterable[torch.nn.Module]
-) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-    """Parameters of the ``encoders`` within ``network`` and all others, without what does not learn."""
-    own = {parameter for encoder in encoders for parameter in encoder.parameters()}
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return [parameter for parameter in learned if parameter in own], [p for p in learned if p not in own]
-
-
-def parameter_count(network: torch.nn.Module) -> int:
-    """Learnable parameters."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        best_actor, best_action = (scores.max(1).indices.byte() for scores in (actor, action))
+        best = torch.full_like(actor[:, 0], -torch.inf)
+        joint = torch.zeros_like(best_actor)
+        for pair, who, does in self.pairs:
+            scores = actor[:, who] + action[:, does]  # (B, H, W)
+            joint.masked_fill_(scores > best, pair)
+            torch.maximum(best, scores, out=best)
+        return Predictions(joint, best_actor, best_action)
 
 
 def configuration(module: Any, name: str, *, inputs: str, variant: str) -> Any:

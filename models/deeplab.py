@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import IGNORE, resnet
-from models.base import SINGLE_FRAME, Batch, Labels, PairScores, Predictions, Training, Window, split_labels
+from models.base import SINGLE_FRAME, Batch, Labels, PairScores, Predictions, Window, split_labels
+from models.network import Training
 
 FLOW_ENCODING = "colour_wheel"
 

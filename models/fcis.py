@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import detection, resnet
-from models.base import Encoder, Training, load_encoder, split_parameters
+from models.network import Encoder, Training, load_encoder, split_parameters
 from models.regions import MASK_SIDE, RegionBatch, Regions
 
 GROUPS = 7

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Encoder, Training, load_encoder
+from models.network import Encoder, Training, load_encoder
 
 SCALES = (4, 8, 16, 32, 64)
 """Frame over flow resolution of the predictions, finest first."""

@@ -7,6 +7,7 @@ Axes: B batch, C channels, T frames, H height, W width.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Encoder
+from models.network import Encoder
 
 Triple = tuple[int, int, int]
 
@@ -52,7 +53,7 @@ class Config:
     inputs: int = 3  # 3 for RGB, 2 for flow
     width: float = 1.0
     last: str = "Mixed_5c"
-    strides: dict[str, Triple] = field(default_factory=dict)  # of pools or Conv3d_1a_7x7, where not as published
+    strides: dict[str, Triple] = field(default_factory=dict)  # of pools (1, 1, 1: none) or Conv3d_1a_7x7, if others
     momentum: float = 0.01  # of batch norm; a training of a few hundred steps needs a faster one to know its statistics
 
     def scaled(self, channels: int) -> int:
@@ -78,24 +79,30 @@ class Unit(nn.Module):
         self, inputs: int, outputs: int, kernel: Triple, *, stride: Triple = (1, 1, 1), momentum: float = 0.01
     ) -> None:
         super().__init__()
-        self.kernel, self.stride = kernel, stride
         self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride=stride, bias=False)
         self.bn = nn.BatchNorm3d(outputs, eps=1e-3, momentum=momentum)
         nn.init.kaiming_normal_(self.conv3d.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv3d(pad_same(x, self.kernel, self.stride))), inplace=True)
+        conv = self.conv3d
+        before, after = same_padding(x.shape[2:], conv.kernel_size, conv.stride)
+        if before == after:  # the convolution pads by itself, which saves a copy of its input
+            x = F.conv3d(x, conv.weight, conv.bias, conv.stride, before)
+        else:
+            x = conv(F.pad(x, [side for pair in zip(before[::-1], after[::-1], strict=True) for side in pair]))
+        return F.relu(self.bn(x), inplace=True)
 
 
 class Pool(nn.Module):
-    """Max pooling with `same` padding by zeros (its inputs are never negative)."""
+    """Max pooling with `same` padding. What pads is never the maximum: zeros would not be either, inputs are ReLU's."""
 
     def __init__(self, kernel: Triple, stride: Triple) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool3d(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
+        before, _ = same_padding(x.shape[2:], self.kernel, self.stride)
+        return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=True)  # ceil: the odd one at the end
 
 
 class Mixed(nn.Module):
@@ -127,7 +134,8 @@ class I3D(Encoder):
         for name in self.endpoints:
             if name in POOLS:
                 kernel, stride = POOLS[name]
-                self.add_module(name, Pool(kernel, config.strides.get(name, stride)))
+                stride = config.strides.get(name, stride)
+                self.add_module(name, nn.Identity() if stride == (1, 1, 1) else Pool(kernel, stride))
                 continue
             if name in MIXED:
                 widths = tuple(config.scaled(c) for c in MIXED[name])
@@ -155,10 +163,9 @@ class I3D(Encoder):
         return features
 
 
-def pad_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
-    """Zero padding so that the output has ceil(input / stride) steps on each of T, H, W, the odd one at the end."""
-    padding: list[int] = []
-    for length, k, s in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
-        total = max((math.ceil(length / s) - 1) * s + k - length, 0)
-        padding += [total // 2, total - total // 2]
-    return F.pad(x, padding) if any(padding) else x
+def same_padding(shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Padding before and after T, H, W, so that the output has ceil(input / stride) steps on each."""
+    total = [
+        max((math.ceil(length / s) - 1) * s + k - length, 0) for length, k, s in zip(shape, kernel, stride, strict=True)
+    ]
+    return [count // 2 for count in total], [count - count // 2 for count in total]

@@ -21,7 +21,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from models import detection, resnet
-from models.base import Encoder, Training, load_encoder, split_parameters
+from models.network import Encoder, Training, load_encoder, split_parameters
 from models.regions import MASK_SIDE, RegionBatch, Regions
 
 RESNET101 = replace(resnet.RESNET101, stride=32)

@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import IGNORE, resnet
-from models.base import SINGLE_FRAME, Batch, Labels, PairScores, Predictions, Training, Window, split_labels
+from models.base import SINGLE_FRAME, Batch, Labels, PairScores, Predictions, Window, split_labels
+from models.network import Training
 from models.region_to_pixel import region_to_pixel
 from models.regions import RegionMaskBatch
 

@@ -34,9 +34,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import IGNORE, base, i3d
-from models.base import Batch, Labels, MultiLabelPredictions, PairScores, Predictions, Training, Window, split_labels
+from models import IGNORE, i3d
+from models.base import Batch, Labels, MultiLabelPredictions, PairScores, Predictions, Window, split_labels
 from models.i3d import Unit
+from models.network import Training, split_parameters
 
 SKIPS = ("Conv3d_2c_3x3", "Mixed_3c")
 DEEPEST = "Mixed_5b"
@@ -332,7 +333,7 @@ class SSA2D(nn.Module):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The pretrained encoders, and what is learned from nothing; section 3.6 gives both one learning rate."""
-        encoders, rest = base.split_parameters(self, self.encoder_slots().values())
+        encoders, rest = split_parameters(self, self.encoder_slots().values())
         return {"encoder": encoders, "rest": rest}
 
     def encoder_slots(self) -> dict[str, nn.Module]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from models import i3d, resnet
-from models.base import Training, channels_last, choose_device
 from models.classifier import Classifiers
+from models.network import Training, channels_last, choose_device
 from stages.core import cli, items, pretraining, training
 from stages.core.closure import import_closure
 from stages.core.labels import A2D

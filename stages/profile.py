@@ -30,7 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import METHODS, fcis, region_masks
 from models import method as method_module
-from models.base import channels_last, choose_device, configuration, parameter_count, to_device
+from models.base import configuration
+from models.network import channels_last, choose_device, parameter_count, to_device
 from stages.core import cli, items, loader, windows
 from stages.core.flow import dis
 from stages.core.labels import A2D

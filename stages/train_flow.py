@@ -15,7 +15,7 @@ import torch
 import typer
 
 from models import flownet
-from models.base import channels_last, choose_device, parameter_count
+from models.network import channels_last, choose_device, parameter_count
 from stages.core import cli, items, training
 from stages.core.closure import import_closure
 from stages.core.flow import files, training_pairs

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from models.base import channels_last, choose_device, load_encoder, parameter_count
 from models.detection import COCO
+from models.network import channels_last, choose_device, load_encoder, parameter_count
 from stages.core import cli, dataset, items, training
 from stages.core.closure import import_closure
 from stages.core.generator.stills import KINDS

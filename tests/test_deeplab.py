@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 import models
 from models import IGNORE, deeplab, resnet
-from models.base import Batch, PairScores, configuration, parameter_count, split_labels
+from models.base import Batch, PairScores, configuration, split_labels
+from models.network import parameter_count
 from stages.core.labels import A2D
 
 TINY = replace(deeplab.small, encoder=resnet.Config(layers=(1, 1, 1, 1), width=4, bottleneck=False))

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import detection, fcis, resnet
-from models.base import load_encoder, parameter_count
 from models.fcis import CELLS, GROUPS, position_sensitive_pool, vote
+from models.network import load_encoder, parameter_count
 from tests.rectangles import ACTORS, TWO_FRAMES, assert_finds, assert_well_formed, box_iou, learn, rectangles
 
 ENCODER = resnet.Config(layers=(1, 1, 1, 1), width=8, bottleneck=False, stride=8)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import flownet
-from models.base import channels_last, parameter_count
 from models.flownet import Config, FlowNet, Pairs, correlation
+from models.network import channels_last, parameter_count
 
 TINY = {
     "s": replace(flownet.flownets_paper, width=0.06),

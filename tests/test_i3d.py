@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import i3d, ssa2d
-from models.base import load_encoder, parameter_count
+from models.network import load_encoder, parameter_count
 
 
 def on_meta(config: i3d.Config) -> i3d.I3D:
@@ -82,12 +82,30 @@ def same_padding(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) ->
 
 @pytest.mark.parametrize("size", [(16, 24, 24), (5, 7, 9), (4, 6, 11), (1, 1, 1), (3, 101, 77)])
 def test_padding_is_tensorflow_s_same(size: tuple[int, int, int]) -> None:
-    x = torch.randn(1, 1, *size)
+    x = torch.rand(1, 1, *size)
     for kernel, stride in itertools.product([(7, 7, 7), (1, 3, 3), (2, 2, 2)], [(2, 2, 2), (1, 2, 2), (1, 1, 1)]):
-        padded = i3d.pad_same(x, kernel, stride)
-        assert torch.equal(padded, same_padding(x, kernel, stride))
-        output = F.max_pool3d(padded, kernel, stride)
-        assert output.shape[2:] == tuple(math.ceil(n / s) for n, s in zip(size, stride, strict=True))
+        before, after = i3d.same_padding(size, kernel, stride)
+        expected = same_padding(x, kernel, stride)
+        sides = [side for pair in zip(before[::-1], after[::-1], strict=True) for side in pair]
+        assert torch.equal(F.pad(x, sides), expected)
+
+
+@pytest.mark.parametrize("size", [(16, 24, 24), (5, 7, 9), (4, 6, 11), (1, 1, 1), (3, 101, 77)])
+def test_pools_pad_as_tensorflow_does(size: tuple[int, int, int]) -> None:
+    x = torch.rand(1, 1, *size)
+    for kernel, stride in [*i3d.POOLS.values(), ((3, 3, 3), (1, 1, 1))]:
+        pooled = i3d.Pool(kernel, stride)(x)
+        assert torch.equal(pooled, F.max_pool3d(same_padding(x, kernel, stride), kernel, stride))
+        assert pooled.shape[2:] == tuple(math.ceil(n / s) for n, s in zip(size, stride, strict=True))
+
+
+@pytest.mark.parametrize("kernel", [(1, 1, 1), (3, 3, 3), (1, 3, 3)])
+def test_a_unit_that_pads_both_sides_alike_convolves_the_padded_input(kernel: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    unit = i3d.Unit(2, 3, kernel).eval()
+    x = torch.randn(1, 2, 5, 8, 7)
+    expected = F.conv3d(same_padding(x, kernel, (1, 1, 1)), unit.conv3d.weight) / math.sqrt(1 + 1e-3)
+    assert torch.allclose(unit(x), expected.relu(), atol=1e-5)
 
 
 def test_a_unit_convolves_the_padded_input_without_bias() -> None:

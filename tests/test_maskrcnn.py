@@ -16,7 +16,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from models import detection, maskrcnn, resnet
-from models.base import channels_last, load_encoder, parameter_count
+from models.network import channels_last, load_encoder, parameter_count
 from models.regions import RegionBatch
 from tests.rectangles import ACTORS, TWO_FRAMES, assert_finds, assert_well_formed, box_iou, learn, rectangles
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from models import deeplab, ssa2d
-from models.base import load_encoder
 from models.classifier import AUXILIARY, Classifier, Classifiers
+from models.network import load_encoder
 from stages.core.flow import dis
 from stages.core.labels import A2D, VALID_IDS
 from stages.core.loader import ENCODINGS

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import IGNORE, deeplab, region_masks, resnet
-from models.base import parameter_count
+from models.network import parameter_count
 from models.region_masks import RegionMasks, roi_pool
 from models.regions import RegionMaskBatch
 from stages.core.labels import A2D

@@ -9,7 +9,7 @@ from mmdet.models.backbones import resnet as mmdet_resnet
 from torch import Tensor, nn
 
 from models import resnet
-from models.base import channels_last, load_encoder, parameter_count
+from models.network import channels_last, load_encoder, parameter_count
 from models.resnet import picture
 
 TINY = resnet.Config(layers=(1, 2, 1, 1), width=4, bottleneck=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models import deeplab, resnet
-from models.base import Training
+from models.network import Training
 from stages import evaluate as evaluate_stage
 from stages import train as train_stage
 from stages.core import runs, training

@@ -21,7 +21,8 @@ from pycocotools import mask as coco
 
 from models import METHODS
 from models import method as method_module
-from models.base import Batch, MultiLabelPredictions, Predictions, choose_device, configuration, to_device
+from models.base import Batch, MultiLabelPredictions, Predictions, configuration
+from models.network import choose_device, to_device
 from stages.core import features, items, loader, png, region_batches, transforms, windows
 from stages.core.closure import import_closure
 from stages.core.dataset import AnnotatedFrame, Dataset

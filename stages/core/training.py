@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from models.base import Training, to_device
+from models.network import Training, to_device
 from stages.core import cli, items
 
 WARM_UP = 0.1

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models import flownet
-from models.base import channels_last, choose_device
+from models.network import channels_last, choose_device
 from stages.core.flow.estimation import Estimator, pack_clip
 
 NAMES = ("flownets", "flownetc")

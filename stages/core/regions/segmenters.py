@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from models import fcis, maskrcnn
-from models.base import channels_last, choose_device
+from models.network import channels_last, choose_device
 from stages.core.params import nearest
 from stages.core.regions.framing import FRAMINGS, Framing
 
