@@ -81,7 +81,6 @@ def _measure(
     module: Any, config: Any, config_name: str, inputs: str, *, height: int, width: int, frames: int, repeats: int
 ) -> dict[str, Any]:
     device = choose_device()
-    with_flow = "flow" in config.streams
     clip = moving_clip(frames + 1, height, width)
     memory = PeakMemory(device)
     network = build(module, config, config_name, inputs).to(device)
@@ -106,7 +105,7 @@ def _measure(
     label()
     network_seconds = _median_seconds(label, repeats, device) / frames / labelled
     megabytes = memory.growth_megabytes()
-    flow_seconds = _median_seconds(estimate_and_encode, repeats, device) / frames if with_flow else 0.0
+    flow_seconds = _median_seconds(estimate_and_encode, repeats, device) / frames if "flow" in config.streams else 0.0
     operations = _operations(lambda: predict(batches[0])) / labelled
     peak = convolution_peak(device, repeats)
     return {
