@@ -1,10 +1,10 @@
 """``python -m stages.profile --method=M --inputs=I --config=paper|small``: what one method costs on this machine.
 
 No stage of dvc.yaml: times are not reproducible, so they lie outside hashed outputs, in
-.items/profiles/<method>-<inputs>-<config>.json, from where MLflow shows them. Labels frames of a made-up moving clip
-one at a time and measures ms per frame without and with flow estimation, parameters, peak memory, and the share of the
-convolution peak: operations per second over those of one plain convolution, timed in the same run with the same
-threads. One profile at a time on a machine: a second one waits.
+.items/profiles/<method>-<inputs>-<config>.json, from where MLflow shows them. Labels windows of a made-up moving clip
+one at a time, all frames of each where the method does so at once (ssa2d), and measures ms per frame without and with
+flow estimation, parameters, peak memory, and the share of the convolution peak: operations per second over those of one
+plain convolution, timed in the same run with the same threads. One profile at a time on a machine: a second one waits.
 """
 
 import json
@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import METHODS, fcis, region_masks
 from models import method as method_module
 from models.base import configuration
+from models.inference import for_inference
 from models.network import channels_last, choose_device, parameter_count, to_device
 from stages.core import cli, items, loader, windows
 from stages.core.flow import dis
@@ -51,7 +52,7 @@ LOCK = Path(tempfile.gettempdir()) / "actor-action-profile.lock"
 def run(
     method: str, inputs: str, config_name: str, *, height: int = 0, width: int = 0, frames: int = 4, repeats: int = 5,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure and write the JSON; ``frames`` are labelled in each of ``repeats``, of which the median counts.
+    """Measure and write the JSON; ``frames`` windows are seen in each of ``repeats``, of which the median counts.
 
     ``height`` 0 is the configuration's own, else A2D's; ``width`` 0 keeps A2D's aspect. Raises ``ValueError`` for a
     method, inputs or sizes that do not exist.
@@ -80,16 +81,21 @@ def _measure(
     module: Any, config: Any, config_name: str, inputs: str, *, height: int, width: int, frames: int, repeats: int
 ) -> dict[str, Any]:
     device = choose_device()
-    with_flow = "flow" in config.streams
     clip = moving_clip(frames + 1, height, width)
     memory = PeakMemory(device)
-    network: Any = channels_last(build(module, config, config_name, inputs)).to(device).eval()
-    windows = [_window(clip, number, config, flow=np.zeros((height, width, 2), np.float32)) for number in range(frames)]
-    batches = [to_device(window, device) for window in windows]
+    network = build(module, config, config_name, inputs).to(device)
+    parameters = parameter_count(network)
+    for_inference(network)
+    flow = np.zeros((height, width, 2), np.float32)
+    batches = [to_device(_window(clip, number, config, flow=flow), device) for number in range(frames)]
+    labelled = config.window.length if hasattr(network, "predict_frames") else 1
+
+    def predict(batch: Any) -> None:
+        network.predict_frames(batch, range(labelled)) if labelled > 1 else network.predict(batch)
 
     def label() -> None:
         for batch in batches:
-            network.predict(batch)
+            predict(batch)
 
     def estimate_and_encode() -> None:
         for number in range(frames):
@@ -97,16 +103,16 @@ def _measure(
             loader.ENCODINGS[config.flow_encoding](fields)
 
     label()
-    network_seconds = _median_seconds(label, repeats, device) / frames
+    network_seconds = _median_seconds(label, repeats, device) / frames / labelled
     megabytes = memory.growth_megabytes()
-    flow_seconds = _median_seconds(estimate_and_encode, repeats, device) / frames if with_flow else 0.0
-    operations = _operations(lambda: network.predict(batches[0]))
+    flow_seconds = _median_seconds(estimate_and_encode, repeats, device) / frames if "flow" in config.streams else 0.0
+    operations = _operations(lambda: predict(batches[0])) / labelled
     peak = convolution_peak(device, repeats)
     return {
         "device": device.type,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
-        "parameters": parameter_count(network),
+        "parameters": parameters,
         "ms_per_frame": {"without_flow": 1e3 * network_seconds, "with_flow": 1e3 * (network_seconds + flow_seconds)},
         "peak_memory_mb": megabytes,
         "gflop_per_frame": operations / 1e9,
@@ -233,7 +239,7 @@ def main(
     config: Annotated[str, typer.Option(help="paper or small")] = "small",
     height: Annotated[int, typer.Option(help="of the frames; 0: the configuration's, else 320")] = 0,
     width: Annotated[int, typer.Option(help="of the frames; 0: A2D's aspect")] = 0,
-    frames: Annotated[int, typer.Option(help="labelled in each repeat")] = 4,
+    frames: Annotated[int, typer.Option(help="windows seen in each repeat")] = 4,
     repeats: Annotated[int, typer.Option(help="the median counts")] = 5,
 ) -> None:
     """Measure what one method costs on this machine."""

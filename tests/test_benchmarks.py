@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as bench
 from benchmarks import (
@@ -13,6 +15,7 @@ from benchmarks import (
     feeding,
     flow_storage,
     frames,
+    inference,
     noop,
     one_more_clip,
     parts,
@@ -22,15 +25,18 @@ from benchmarks import (
 )
 from benchmarks import flow as flow_benchmark
 from benchmarks.ratio import Ratio
-from models import METHODS
+from models import METHODS, ssa2d
+from models.base import Batch
 from stages import profile
 from stages.core import items
+from stages.core.labels import A2D
 
 SMALLEST = {
     "confusion_torchmetrics": lambda folder: confusion.measure(frames=2, height=16, width=24),
     "confusion_bincount": lambda folder: confusion.measure(against="bincount", frames=2, height=16, width=24),
     "feeding": lambda folder: feeding.measure_feeding(folder, clips=2, height=48, steps=1),
     "frames": lambda folder: frames.measure(folder, clips=2, height=48, copies=2),
+    "inference": lambda folder: inference.measure("small", side=32, repeats=1),
     "noop": lambda folder: noop.measure(folder, clips=2, runs=1, repeats=1),
     "region_to_pixel": lambda folder: region_to_pixel.measure(regions=3, height=16, width=24),
     "sentences": lambda folder: sentences.measure(samples=2, height=16, width=24),
@@ -39,7 +45,7 @@ SMALLEST = {
     "stages_side_by_side": lambda folder: stages_side_by_side.measure(folder, stages=2, work_seconds=0.1),
 }
 
-QUICK = {"confusion_torchmetrics", "confusion_bincount", "frames", "region_to_pixel", "sentences"}
+QUICK = {"confusion_torchmetrics", "confusion_bincount", "frames", "inference", "region_to_pixel", "sentences"}
 
 
 @pytest.fixture
@@ -98,6 +104,21 @@ def test_every_method_can_be_profiled(method: str, config: str, cache: Path) -> 
     assert result["parameters"] > 0 and result["gflop_per_frame"] > 0
     assert result["ms_per_frame"]["with_flow"] == result["ms_per_frame"]["without_flow"] > 0
     assert 0 < result["share_of_convolution_peak"] < 1.5
+
+
+def test_a_method_that_labels_all_frames_of_a_window_is_profiled_by_the_frame(cache: Path) -> None:
+    """Its operations a frame are those of the window over its frames."""
+    result = profile.run("ssa2d", "rgb", "small", height=64, width=64, frames=1, repeats=1)
+    assert result["window"] == 8
+    network = ssa2d.build(ssa2d.small, A2D).eval()
+    with FlopCounterMode(display=False) as counter:
+        network.predict(Batch(frames=torch.zeros(1, 8, 64, 64, 3, dtype=torch.uint8)))
+    assert result["gflop_per_frame"] == pytest.approx(counter.get_total_flops() / 8 / 1e9)
+
+
+def test_time_and_memory_are_measured_for_each_number_of_actors() -> None:
+    found = inference.against_actors("small", side=48, repeats=1)
+    assert list(found) == list(inference.ACTORS) and all(time > 0 for time, _ in found.values())
 
 
 def test_a_profile_with_flow_counts_its_estimation(cache: Path) -> None:

@@ -446,7 +446,10 @@ def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("inputs", "golden"),
-    [("rgb", [8.57226, 7.98723, 7.25009, 6.39693, 5.41528]), ("rgb+flow", [7.91876, 7.1726, 6.22829, 5.21555, 4.29329])],
+    [
+        ("rgb", [8.57226, 7.98723, 7.25009, 6.39693, 5.41528]),
+        ("rgb+flow", [7.91876, 7.1726, 6.22829, 5.21555, 4.29329]),
+    ],
 )
 def test_the_first_five_losses_of_the_small_network_are_those_recorded(
     float64: None, inputs: str, golden: list[float]

@@ -22,6 +22,7 @@ from pycocotools import mask as coco
 from models import METHODS
 from models import method as method_module
 from models.base import Batch, MultiLabelPredictions, Predictions, configuration
+from models.inference import for_inference
 from models.network import choose_device, to_device
 from stages.core import features, items, loader, png, region_batches, transforms, windows
 from stages.core.closure import import_closure
@@ -61,7 +62,7 @@ def load_predictor(folder: Path, weights: str) -> Predictor:
     network = module.build(config, labels)
     network.load_state_dict(torch.load(folder / "model.pt", weights_only=True, map_location="cpu"))
     device = choose_device()
-    return Predictor(network.to(device).eval(), config, labels, device)
+    return Predictor(for_inference(network.to(device)), config, labels, device)
 
 
 def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:

@@ -1,0 +1,155 @@
+"""How fast SSA2D labels a window at its published size: against itself written plainly, against the region masks
+method, and against the number of actors (Rana and Rawat 2021: 67 ms a frame of RGB, 180 of RGB + flow, 11 and 6 times
+faster than Dang et al. with 1,100, on one K80).
+
+The plain form has the same layers and weights: PyTorch's own layout, inputs padded by copies, batch norms one by one,
+and every pair's probability at every pixel. Random weights: the time does not depend on them.
+"""
+
+import copy
+import statistics
+from functools import partial
+from types import MethodType
+from typing import Annotated, Any
+
+import psutil
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.ratio import Ratio, seconds
+from models import ssa2d
+from models.base import Batch, Labels, PairScores, Predictions, configuration
+from models.i3d import Pool, Unit, same_padding
+from models.inference import for_inference
+from stages import profile
+from stages.core import cli
+from stages.core.labels import A2D
+from stages.core.runs import FULL
+
+SIDE = 224
+"""Pixels of SSA2D's square input."""
+PUBLISHED = {"rgb": 67, "rgb+flow": 180}
+"""Milliseconds a frame."""
+TIMES_FASTER = {"rgb": 11, "rgb+flow": 6}
+KERAS_MS = 72
+"""Milliseconds a frame of the released code, RGB, on two cores of the kind of machine that this project was made on."""
+ACTORS = (1, 2, 4, 8, 16, 32)
+
+
+def plainly(network: nn.Module, labels: Labels) -> nn.Module:
+    """A copy of ``network`` that computes the same in the plain form."""
+    plain = copy.deepcopy(network)
+    for module in plain.modules():
+        if isinstance(module, Unit):
+            module.forward = MethodType(_plain_unit, module)
+        elif isinstance(module, Pool):
+            module.forward = MethodType(_plain_pool, module)
+        elif isinstance(module, PairScores):
+            module.forward = partial(_plain_pairs, torch.tensor(labels.valid_ids), labels.stride)  # type: ignore[method-assign]
+    return plain
+
+
+def measure(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> Ratio:
+    """All frames of one window of RGB, on the threads that PyTorch has: as the pipeline predicts them / plainly."""
+    network, batch = _network("rgb", config), _batch("rgb", config, side=side)
+    ours, plain = for_inference(copy.deepcopy(network)), plainly(network, A2D)
+    ours_seconds, plain_seconds = _in_turn([ours, plain], batch, repeats)
+    claim = "ssa2d, folded, channels last, padded by the convolutions / plain eager float32"
+    frames = batch["frames"].shape[1]
+    return Ratio("inference", claim, ours_seconds, plain_seconds, f"{frames} frames of {side} x {side}, {config}")
+
+
+def against_actors(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> dict[int, tuple[float, float]]:
+    """Number of actors -> seconds a window, and megabytes that it takes at its peak."""
+    network = for_inference(_network("rgb", config))
+    found = {}
+    for actors in ACTORS:
+        batch = _batch("rgb", config, side=side, actors=actors)
+        memory = profile.PeakMemory(torch.device("cpu"))
+        times = [seconds(partial(_label, network, batch)) for _ in range(repeats)]
+        found[actors] = statistics.median(times), memory.growth_megabytes()
+    return found
+
+
+def _network(inputs: str, config: str) -> Any:
+    return ssa2d.build(configuration(ssa2d, config, inputs=inputs, variant=FULL), A2D).eval()
+
+
+def _batch(inputs: str, config: str, *, side: int, actors: int = 1) -> Batch:
+    """One window of noise on which ``actors`` squares lie."""
+    length = getattr(ssa2d, config).window.length
+    frames = torch.randint(0, 64, (1, length, side, side, 3), dtype=torch.uint8)
+    for actor in range(actors):
+        top, left = (actor // 6) * side // 6, (actor % 6) * side // 6
+        frames[:, :, top : top + side // 8, left : left + side // 8] += 100
+    batch = Batch(frames=frames)
+    if "flow" in inputs:
+        batch["flow"] = torch.rand(1, length, side, side, 2)
+    return batch
+
+
+def _label(network: Any, batch: Batch) -> None:
+    network.predict_frames(batch, range(batch["frames"].shape[1]))
+
+
+def _in_turn(networks: list[Any], batch: Batch, repeats: int) -> list[float]:
+    """Median seconds of each, measured in turn, so that other work on the machine slows all alike."""
+    for network in networks:
+        _label(network, batch)
+    rounds = [[seconds(partial(_label, network, batch)) for network in networks] for _ in range(repeats)]
+    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+
+
+def _plain_unit(unit: Unit, x: Tensor) -> Tensor:
+    conv = unit.conv3d
+    return F.relu(unit.bn(F.conv3d(_padded(x, conv.kernel_size, conv.stride), conv.weight, None, conv.stride)))
+
+
+def _plain_pool(pool: Pool, x: Tensor) -> Tensor:
+    return F.max_pool3d(_padded(x, pool.kernel, pool.stride), pool.kernel, pool.stride)
+
+
+def _padded(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    before, after = same_padding(x.shape[2:], kernel, stride)
+    return F.pad(x, [side for pair in zip(before[::-1], after[::-1], strict=True) for side in pair])
+
+
+def _plain_pairs(ids: Tensor, stride: int, actor: Tensor, action: Tensor) -> Predictions:
+    scores = actor.log_softmax(1)[:, ids // stride] + action.log_softmax(1)[:, ids % stride]  # (B, P, H, W)
+    joint, best_actor, best_action = (scores.argmax(1) for scores in (scores, actor, action))
+    return Predictions(ids[joint].byte(), best_actor.byte(), best_action.byte())
+
+
+def main(
+    config: Annotated[str, typer.Option(help="paper or small")] = "paper",
+    side: Annotated[int, typer.Option(help="of SSA2D's input, in pixels", min=32)] = SIDE,
+    repeats: Annotated[int, typer.Option(help="the median counts", min=1)] = 3,
+) -> None:
+    """SSA2D against itself, against region masks on A2D's frames, and against the number of actors."""
+    console = Console()
+    console.print(str(measure(config, side=side, repeats=repeats)))
+    table = Table("inputs", "method", "ms a frame", "with flow", "share of peak", "times faster", "published")
+    for inputs in PUBLISHED:
+        single = profile.run("ssa2d", inputs, config, height=side, width=side, repeats=repeats)
+        regions = profile.run("region_masks", inputs, config, frames=1, repeats=repeats)
+        for result in (regions, single):
+            times = result["ms_per_frame"]
+            faster = regions["ms_per_frame"]["with_flow"] / times["with_flow"]
+            published = PUBLISHED[inputs] if result is single else 1100
+            table.add_row(
+                inputs, result["method"], f"{times['without_flow']:.0f}", f"{times['with_flow']:.0f}",
+                f"{100 * result['share_of_convolution_peak']:.0f} %", f"{faster:.1f}",
+                f"{published} ms" + (f", {TIMES_FASTER[inputs]} times" if result is single else ""),
+            )  # fmt: skip
+    console.print(table)
+    console.print(f"released Keras code, RGB: {KERAS_MS} ms a frame on two cores; this machine: {psutil.cpu_count()}")
+    for actors, (time, megabytes) in against_actors(config, side=side, repeats=repeats).items():
+        console.print(f"{actors} actors: {time:.2f} s a window, {megabytes:.0f} MB")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,35 @@
+"""A trained network made ready to predict: the same function with fewer passes over memory.
+
+In evaluation a batch norm is a factor and an offset for each channel, which the convolution before it can hold in its
+own weights (Jacob et al. 2018, section 3.2). Results differ in the last bits.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.network import channels_last
+
+
+def for_inference(network: Any) -> Any:
+    """``network`` itself, in evaluation, batch norms folded, channels last. It can learn no more."""
+    network.eval().requires_grad_(False)
+    return channels_last(_fold_batch_norms(network))
+
+
+def _fold_batch_norms(network: nn.Module) -> nn.Module:
+    """Fold each batch norm that a module names right behind a convolution.
+
+    All networks here name layers in the order in which they run; a norm behind anything else stays as it is.
+    """
+    for module in list(network.modules()):
+        for (name, convolution), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(convolution, _ConvNd) and isinstance(norm, _BatchNorm):
+                transposed = isinstance(convolution, _ConvTransposeNd)
+                setattr(module, name, fuse_conv_bn_eval(convolution, norm, transpose=transposed))
+                setattr(module, norm_name, nn.Identity())
+    return network
