@@ -164,9 +164,19 @@ def test_an_archive_that_would_write_elsewhere_is_refused(tmp_path: Path, monkey
     (tmp_path / "evil").write_text("evil")
     with tarfile.open(data.SAMPLE, "w:xz") as archive:
         archive.add("evil", "../../evil2")
-    with pytest.raises(ValueError, match=r"can't be unpacked"):
+    with pytest.raises(ValueError, match=r"lead outside: \.\./\.\./evil2"):
         data.unpack_sample(Path("data/new"))
     assert not (tmp_path.parent / "evil2").exists()
+
+
+def test_an_archive_with_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("/")
+    with tarfile.open(data.SAMPLE, "w:xz") as archive:
+        archive.add("link")
+    with pytest.raises(ValueError, match="holds links"):
+        data.unpack_sample(Path("data/new"))
 
 
 @pytest.mark.parametrize("name", ["a b", "-x", "../x", "a,b"])

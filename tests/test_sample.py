@@ -1,6 +1,5 @@
 """The archive in the repository is what the generator makes."""
 
-import tarfile
 from pathlib import Path
 
 import h5py
@@ -10,6 +9,7 @@ import pytest
 from stages.core.datasets import a2d
 from stages.core.generator import sample_plans, write_release
 from stages.core.video import decode
+from stages.data import unpack_sample
 
 ARCHIVE = Path("data/sample.tar.xz")
 MOST_BYTES = 12_000_000
@@ -19,10 +19,7 @@ FRAME_TOLERANCE = 2.0
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shipped")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+    return unpack_sample(tmp_path_factory.mktemp("shipped") / "raw")
 
 
 def test_the_archive_is_small_enough_to_clone() -> None:
