@@ -8,6 +8,7 @@ and every pair's probability at every pixel. Random weights: the time does not d
 
 import copy
 import statistics
+from collections.abc import Callable
 from functools import partial
 from types import MethodType
 from typing import Annotated, Any
@@ -57,22 +58,26 @@ def measure(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> Rat
     """All frames of one window of RGB, on the threads that PyTorch has: as the pipeline predicts them / plainly."""
     network, batch = _network("rgb", config), _batch("rgb", config, side=side)
     ours, plain = for_inference(copy.deepcopy(network)), plainly(network, A2D)
-    ours_seconds, plain_seconds = _in_turn([ours, plain], batch, repeats)
+    tasks: list[Callable[[], None]] = [partial(_label, one, batch) for one in (ours, plain)]
+    for task in tasks:
+        task()
+    ours_seconds, plain_seconds = _in_turn(tasks, repeats)
     claim = "ssa2d, folded, channels last, padded by the convolutions / plain eager float32"
     frames = batch["frames"].shape[1]
     return Ratio("inference", claim, ours_seconds, plain_seconds, f"{frames} frames of {side} x {side}, {config}")
 
 
 def against_actors(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> dict[int, tuple[float, float]]:
-    """Number of actors -> seconds a window, and megabytes that it takes at its peak."""
+    """Number of actors -> seconds a window, and the most megabytes that were in use up to its first one."""
+    memory = profile.PeakMemory(torch.device("cpu"))
     network = for_inference(_network("rgb", config))
-    found = {}
-    for actors in ACTORS:
-        batch = _batch("rgb", config, side=side, actors=actors)
-        memory = profile.PeakMemory(torch.device("cpu"))
-        times = [seconds(partial(_label, network, batch)) for _ in range(repeats)]
-        found[actors] = statistics.median(times), memory.growth_megabytes()
-    return found
+    tasks = {actors: partial(_label, network, _batch("rgb", config, side=side, actors=actors)) for actors in ACTORS}
+    megabytes = {}
+    for actors, task in tasks.items():
+        task()
+        megabytes[actors] = memory.growth_megabytes()
+    times = _in_turn(list(tasks.values()), repeats)
+    return {actors: (time, megabytes[actors]) for actors, time in zip(ACTORS, times, strict=True)}
 
 
 def _network(inputs: str, config: str) -> Any:
@@ -96,11 +101,9 @@ def _label(network: Any, batch: Batch) -> None:
     network.predict_frames(batch, range(batch["frames"].shape[1]))
 
 
-def _in_turn(networks: list[Any], batch: Batch, repeats: int) -> list[float]:
+def _in_turn(tasks: list[Callable[[], None]], repeats: int) -> list[float]:
     """Median seconds of each, measured in turn, so that other work on the machine slows all alike."""
-    for network in networks:
-        _label(network, batch)
-    rounds = [[seconds(partial(_label, network, batch)) for network in networks] for _ in range(repeats)]
+    rounds = [[seconds(task) for task in tasks] for _ in range(repeats)]
     return [statistics.median(times) for times in zip(*rounds, strict=True)]
 
 
@@ -148,7 +151,7 @@ def main(
     console.print(table)
     console.print(f"released Keras code, RGB: {KERAS_MS} ms a frame on two cores; this machine: {psutil.cpu_count()}")
     for actors, (time, megabytes) in against_actors(config, side=side, repeats=repeats).items():
-        console.print(f"{actors} actors: {time:.2f} s a window, {megabytes:.0f} MB")
+        console.print(f"{actors} actors: {time:.2f} s a window, at most {megabytes:.0f} MB so far")
 
 
 if __name__ == "__main__":
