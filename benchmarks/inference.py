@@ -56,9 +56,9 @@ def plainly(network: nn.Module, labels: Labels) -> nn.Module:
 
 def measure(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> Ratio:
     """All frames of one window of RGB, on the threads that PyTorch has: as the pipeline predicts them / plainly."""
-    network, batch = _network("rgb", config), _batch("rgb", config, side=side)
-    ours, plain = for_inference(copy.deepcopy(network)), plainly(network, A2D)
-    tasks: list[Callable[[], None]] = [partial(_label, one, batch) for one in (ours, plain)]
+    network, batch = _network(config), _batch(config, side=side)
+    plain = plainly(network, A2D)  # first: the other form changes the network itself
+    tasks: list[Callable[[], None]] = [partial(_label, one, batch) for one in (for_inference(network), plain)]
     for task in tasks:
         task()
     ours_seconds, plain_seconds = _in_turn(tasks, repeats)
@@ -70,8 +70,8 @@ def measure(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> Rat
 def against_actors(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> dict[int, tuple[float, float]]:
     """Number of actors -> seconds a window, and the most megabytes that were in use up to its first one."""
     memory = profile.PeakMemory(torch.device("cpu"))
-    network = for_inference(_network("rgb", config))
-    tasks = {actors: partial(_label, network, _batch("rgb", config, side=side, actors=actors)) for actors in ACTORS}
+    network = for_inference(_network(config))
+    tasks = {actors: partial(_label, network, _batch(config, side=side, actors=actors)) for actors in ACTORS}
     megabytes = {}
     for actors, task in tasks.items():
         task()
@@ -80,21 +80,18 @@ def against_actors(config: str = "paper", *, side: int = SIDE, repeats: int = 3)
     return {actors: (time, megabytes[actors]) for actors, time in zip(ACTORS, times, strict=True)}
 
 
-def _network(inputs: str, config: str) -> Any:
-    return ssa2d.build(configuration(ssa2d, config, inputs=inputs, variant=FULL), A2D).eval()
+def _network(config: str) -> Any:
+    return ssa2d.build(configuration(ssa2d, config, inputs="rgb", variant=FULL), A2D).eval()
 
 
-def _batch(inputs: str, config: str, *, side: int, actors: int = 1) -> Batch:
+def _batch(config: str, *, side: int, actors: int = 1) -> Batch:
     """One window of noise on which ``actors`` squares lie."""
     length = getattr(ssa2d, config).window.length
     frames = torch.randint(0, 64, (1, length, side, side, 3), dtype=torch.uint8)
     for actor in range(actors):
         top, left = (actor // 6) * side // 6, (actor % 6) * side // 6
         frames[:, :, top : top + side // 8, left : left + side // 8] += 100
-    batch = Batch(frames=frames)
-    if "flow" in inputs:
-        batch["flow"] = torch.rand(1, length, side, side, 2)
-    return batch
+    return Batch(frames=frames)
 
 
 def _label(network: Any, batch: Batch) -> None:
@@ -122,8 +119,8 @@ def _padded(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tens
 
 
 def _plain_pairs(ids: Tensor, stride: int, actor: Tensor, action: Tensor) -> Predictions:
-    scores = actor.log_softmax(1)[:, ids // stride] + action.log_softmax(1)[:, ids % stride]  # (B, P, H, W)
-    joint, best_actor, best_action = (scores.argmax(1) for scores in (scores, actor, action))
+    pairs = actor.log_softmax(1)[:, ids // stride] + action.log_softmax(1)[:, ids % stride]  # (B, P, H, W)
+    joint, best_actor, best_action = (scores.argmax(1) for scores in (pairs, actor, action))
     return Predictions(ids[joint].byte(), best_actor.byte(), best_action.byte())
 
 

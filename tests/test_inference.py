@@ -1,6 +1,7 @@
 """A network made ready to predict computes the same, without a batch norm; the plain form of the benchmark too."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -27,13 +28,23 @@ def with_random_statistics(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("module", [ssa2d, deeplab])
-def test_a_folded_network_computes_the_same(module: object) -> None:
+@pytest.mark.parametrize(
+    ("module", "inputs", "variant"),
+    [
+        *[(module, inputs, "full") for module in (ssa2d, deeplab) for inputs in ("rgb", "rgb+flow")],
+        *[(ssa2d, "rgb", variant) for variant in ("shared_trunk", "non_local")],
+        (deeplab, "rgb+flow", "late_fusion"),
+    ],
+)
+def test_a_folded_network_computes_the_same(module: Any, inputs: str, variant: str) -> None:
+    """All that are made of convolutions and batch norms in another way."""
     torch.manual_seed(0)
-    network = with_random_statistics(module.build(configuration(module, "small", inputs="rgb", variant="full"), A2D))
+    network = with_random_statistics(module.build(configuration(module, "small", inputs=inputs, variant=variant), A2D))
     folded = for_inference(copy.deepcopy(network))
     assert not any(isinstance(layer, NORMS) for layer in folded.modules())
     batch = {"frames": torch.randint(0, 256, (1, 8, 48, 64, 3), dtype=torch.uint8)}
+    if "flow" in inputs:  # as numbers for the 3D encoder, as a picture for the 2D one
+        batch["flow"] = torch.rand(1, 8, 48, 64, 2) if module is ssa2d else batch["frames"].flip(1)
     with torch.no_grad():
         for plain, other in zip(network(batch), folded(batch), strict=True):
             assert (plain - other).abs().max() < 1e-4 * plain.abs().max()
