@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from benchmarks.ratio import Ratio, seconds
 from models import ssa2d
 from models.base import Batch, Labels, PairScores, Predictions, configuration
-from models.i3d import Pool, Unit, same_padding
+from models.i3d import Pool, Unit, pad, same_padding
 from models.inference import for_inference
 from stages import profile
 from stages.core import cli
@@ -114,8 +114,7 @@ def _plain_pool(pool: Pool, x: Tensor) -> Tensor:
 
 
 def _padded(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    before, after = same_padding(x.shape[2:], kernel, stride)
-    return F.pad(x, [side for pair in zip(before[::-1], after[::-1], strict=True) for side in pair])
+    return pad(x, *same_padding(x.shape[2:], kernel, stride))
 
 
 def _plain_pairs(ids: Tensor, stride: int, actor: Tensor, action: Tensor) -> Predictions:

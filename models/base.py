@@ -58,6 +58,7 @@ class Window:
 
     before: int = 0
     after: int = 0
+    every: int | None = None  # in training the frame is at any multiple of it in the window; None: behind `before`
 
     @property
     def length(self) -> int:

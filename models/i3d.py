@@ -8,7 +8,7 @@ Axes: B batch, C channels, T frames, H height, W width.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -68,8 +68,10 @@ class Config:
         return self.scaled({"Conv3d_1a_7x7": 64, "Conv3d_2b_1x1": 64, "Conv3d_2c_3x3": 192}[endpoint])
 
 
-SMALL = Config(width=0.25, last="Mixed_5b", strides={"MaxPool3d_5a_2x2": (1, 1, 1)}, momentum=0.1)
-"""The encoder that stage `pretrain` learns: its deepest features are at (T/4, H/16, W/16)."""
+DENSE = Config(last="Mixed_5b", strides={"MaxPool3d_5a_2x2": (1, 1, 1)})
+"""Without the pool before Mixed_5b and without Mixed_5c: the deepest features are at (T/4, H/16, W/16)."""
+SMALL = replace(DENSE, width=0.25, momentum=0.1)
+"""The encoder that stage `pretrain` learns."""
 
 
 class Unit(nn.Module):
@@ -86,11 +88,9 @@ class Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv3d
         before, after = same_padding(x.shape[2:], conv.kernel_size, conv.stride)
-        if before == after:  # the convolution pads by itself, which saves a copy of its input
-            x = F.conv3d(x, conv.weight, conv.bias, conv.stride, before)
-        else:
-            x = conv(F.pad(x, [side for pair in zip(before[::-1], after[::-1], strict=True) for side in pair]))
-        return F.relu(self.bn(x), inplace=True)
+        if before != after:  # else the convolution pads by itself, which saves a copy of its input
+            x, before = pad(x, before, after), [0, 0, 0]
+        return F.relu(self.bn(F.conv3d(x, conv.weight, conv.bias, conv.stride, before)), inplace=True)
 
 
 class Pool(nn.Module):
@@ -169,3 +169,8 @@ def same_padding(shape: Sequence[int], kernel: Sequence[int], stride: Sequence[i
         max((math.ceil(length / s) - 1) * s + k - length, 0) for length, k, s in zip(shape, kernel, stride, strict=True)
     ]
     return [count // 2 for count in total], [count - count // 2 for count in total]
+
+
+def pad(x: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """(B, C, T, H, W) with zeros before and after on T, H, W: a copy."""
+    return F.pad(x, [side for pair in zip(before[::-1], after[::-1], strict=True) for side in pair])

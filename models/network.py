@@ -19,6 +19,7 @@ class Training:
     # poly (power 0.9, DeepLab), cosine (one cycle with warm-up) or step:<at>,<at>,...:<factor>
     schedule: str = "poly"
     weight_decay: float = 5e-4
+    clip_norm: float = 10.0  # gradients are scaled down to this norm: a rare batch must not undo a short training
 
 
 def channels_last(network: torch.nn.Module) -> torch.nn.Module:

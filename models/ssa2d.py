@@ -10,8 +10,9 @@ final layers, and skips from both.
 
 What the paper leaves open, decided here:
 
-- Labels are sparse, so windows are aligned until the labelled frame falls on an output step (step s is frame 2 s), and
-  losses count labelled steps only. The mask is the true one there and the predicted one, detached, elsewhere.
+- Labels are sparse, so windows for training are drawn with the labelled frame at any output step (step s is frame
+  2 s): clips are predicted at all of them. Losses count labelled steps only. The mask is the true one there and the
+  predicted one, detached, elsewhere.
 - The mask is 4 x 56 x 56 and the features are 8 x 56 x 56: one step of the mask is the maximum over two steps, of
   those that are labelled if one is, and stands for both (``mask_stride``; the released code has a mask of 8 steps).
 - The infusion's convolution is 1 x 1 x 1: it only mixes, and 3 x 3 x 3 would cost more than the encoder.
@@ -41,9 +42,7 @@ from models.network import Training, split_parameters
 
 SKIPS = ("Conv3d_2c_3x3", "Mixed_3c")
 DEEPEST = "Mixed_5b"
-# No pool before Mixed_5b and no Mixed_5c: the encoding stays at (T/4, H/16, W/16).
-ENCODER = i3d.Config(last=DEEPEST, strides={"MaxPool3d_5a_2x2": (1, 1, 1)})
-SIXTEEN_FRAMES = Window(before=8, after=7)
+SIXTEEN_FRAMES = Window(before=8, after=7, every=2)
 CHANNELS = {"rgb": 3, "flow": 2}
 
 
@@ -52,7 +51,7 @@ class Config:
     """Sizes of SSA2D and how it is trained."""
 
     streams: tuple[str, ...] = ("rgb",)  # of rgb, flow
-    encoder: i3d.Config = ENCODER  # of each stream
+    encoder: i3d.Config = i3d.DENSE  # of each stream
     decoder: tuple[int, int, int] = (160, 224, 64)  # channels of two deconvolutions and the convolution after them
     pyramid: int = 128  # channels of the coarser map that joins the features; 0: none
     atrous: tuple[int, ...] = (16, 32, 32, 16)
@@ -94,7 +93,7 @@ small = Config(
     background_weight=0.25,
     height=80,
     crop=(80, 112),
-    window=Window(before=4, after=3),
+    window=Window(before=4, after=3, every=2),
     training=Training(
         steps=280,
         batch=8,

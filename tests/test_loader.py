@@ -60,6 +60,25 @@ def test_only_the_annotated_frame_of_a_window_is_labelled(samples: Dataset) -> N
         assert (batch["labels"][:, 1] != IGNORE).flatten(1).any(1).all()
 
 
+def test_a_method_that_labels_whole_clips_learns_at_every_output_step(samples: Dataset) -> None:
+    config = Config(window=Window(before=2, after=3, every=2), crop=None, height=None)
+    labelled = [
+        position
+        for batch in batches(samples, config, steps=12)
+        for window in batch["labels"]
+        for position in (window != IGNORE).flatten(1).any(1).nonzero()[:, 0].tolist()
+    ]
+    assert {0, 2, 4} <= set(labelled)
+
+
+def test_the_drawn_window_has_its_frame_where_the_window_allows_it() -> None:
+    random = np.random.default_rng(0)
+    drawn = [windows.drawn_numbers(10, Window(before=2, after=3, every=2), random) for _ in range(40)]
+    assert {numbers.index(10) for numbers in drawn} == {0, 2, 4}
+    assert all(numbers == list(range(numbers[0], numbers[0] + 6)) for numbers in drawn)
+    assert windows.drawn_numbers(10, Window(before=2, after=3), random) == [8, 9, 10, 11, 12, 13]
+
+
 def test_the_same_seed_gives_the_same_batches_and_another_seed_others(samples: Dataset) -> None:
     first = batches(samples, Config())
     assert same(first, batches(samples, Config()))

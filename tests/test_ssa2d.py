@@ -15,7 +15,7 @@ from models import IGNORE, i3d, ssa2d
 from models.base import Batch, Labels, PairScores, Predictions
 from models.network import load_encoder, parameter_count
 from stages.core.labels import A2D
-from stages.core.training import CLIP_NORM, learning_rate_factor
+from stages.core.training import learning_rate_factor
 from tests.noise_clips import (
     LABELLED,
     SEVERAL,
@@ -394,7 +394,7 @@ def steps_of_training(network: ssa2d.SSA2D, given: Batch, *, steps: int) -> list
         loss = network.loss(given)["loss"]
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+        nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
         optimiser.step()
         losses.append(loss.item())
     return losses

@@ -47,7 +47,7 @@ def _stack(arrays: list[np.ndarray | None]) -> torch.Tensor:
 
 
 class _Windows(TorchDataset[Sample]):
-    """Augmented windows around annotated frames, by (number of the draw, position); ``sentences``: one a sentence."""
+    """Augmented windows with an annotated frame each, by (number of the draw, position); ``sentences``: with one each."""
 
     def __init__(self, dataset: Dataset, config: Any, *, seed: int, sentences: bool) -> None:
         self._dataset, self._config, self._seed, self._sentences = dataset, config, seed, sentences
@@ -57,18 +57,20 @@ class _Windows(TorchDataset[Sample]):
 
     def __getitem__(self, drawn: tuple[int, int]) -> Sample:
         number, position = drawn
-        sample = self._read(position)
+        random = np.random.default_rng((self._seed, number))
+        sample = self._read(position, random)
         if self._config.crop is None:
             return transforms.to_height(sample, self._config.height)
-        random = np.random.default_rng((self._seed, number))
         return transforms.augment(sample, random, height=self._config.height, size=self._config.crop)
 
-    def _read(self, position: int) -> Sample:
+    def _read(self, position: int, random: np.random.Generator) -> Sample:
         if self._sentences:
             asked = self._dataset.sentences[position]
-            return windows.read_sentence(self._dataset, asked, windows.numbers(asked.frame, self._config.window))
+            numbers = windows.drawn_numbers(asked.frame, self._config.window, random)
+            return windows.read_sentence(self._dataset, asked, numbers)
         frame = self._dataset.frames[position]
-        return windows.read(self._dataset, frame.video, windows.numbers(frame.frame, self._config.window))
+        numbers = windows.drawn_numbers(frame.frame, self._config.window, random)
+        return windows.read(self._dataset, frame.video, numbers)
 
 
 class _Stack:

@@ -23,8 +23,6 @@ from stages.core import cli, items
 
 WARM_UP = 0.1
 """Share of the steps over which `cosine` raises the learning rate from zero."""
-CLIP_NORM = 10.0
-"""Gradients are scaled down to this norm: a rare batch must not undo a short training."""
 
 Batches = Callable[[int], Iterator[Any]]
 """``batches(start)`` yields the batches of step ``start`` and on."""
@@ -107,7 +105,7 @@ def fit(
             losses = loss(to_device(batch, device))
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()
-            nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+            nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
             optimiser.step()
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0.0) + float(value.detach())

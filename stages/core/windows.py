@@ -37,6 +37,14 @@ def numbers(frame: int, window: Window) -> list[int]:
     return list(range(frame - window.before, frame + window.after + 1))
 
 
+def drawn_numbers(frame: int, window: Window, random: np.random.Generator) -> list[int]:
+    """Frame numbers of a window for training, with ``frame`` at one of the positions that ``window`` allows."""
+    if window.every is None:
+        return numbers(frame, window)
+    start = frame - int(random.choice(range(0, window.length, window.every)))
+    return list(range(start, start + window.length))
+
+
 def tile(wanted: Sequence[int], *, frames: int, length: int) -> Iterator[tuple[list[int], list[int], list[int]]]:
     """Windows of ``length`` frames over a clip of ``frames``, for methods that label all frames of a window.
 
