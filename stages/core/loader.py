@@ -47,7 +47,7 @@ def _stack(arrays: list[np.ndarray | None]) -> torch.Tensor:
 
 
 class _Windows(TorchDataset[Sample]):
-    """Augmented windows with an annotated frame each, by (number of the draw, position); ``sentences``: and one each."""
+    """Augmented windows with an annotated frame each by (number of the draw, position); ``sentences``: and one each."""
 
     def __init__(self, dataset: Dataset, config: Any, *, seed: int, sentences: bool) -> None:
         self._dataset, self._config, self._seed, self._sentences = dataset, config, seed, sentences
