@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import __main__ as bench
 from benchmarks import (
     confusion,
+    convergence,
     feeding,
     flow_storage,
     frames,
@@ -25,11 +27,12 @@ from benchmarks import (
 )
 from benchmarks import flow as flow_benchmark
 from benchmarks.ratio import Ratio
-from models import METHODS, ssa2d
+from models import METHODS, i3d, ssa2d
 from models.base import Batch
 from stages import profile
 from stages.core import items
 from stages.core.labels import A2D
+from tests import make
 
 SMALLEST = {
     "confusion_torchmetrics": lambda folder: confusion.measure(frames=2, height=16, width=24),
@@ -119,6 +122,31 @@ def test_a_method_that_labels_all_frames_of_a_window_is_profiled_by_the_frame(ca
 def test_time_and_memory_are_measured_for_each_number_of_actors() -> None:
     found = inference.against_actors("small", side=48, repeats=1)
     assert list(found) == list(inference.ACTORS) and all(time > 0 for time, _ in found.values())
+
+
+def test_convergence_is_measured_on_train_clips_that_nobody_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make.write_release(tmp_path / "data/raw")
+    monkeypatch.setattr(ssa2d, "small", replace(ssa2d.small, height=40, crop=(40, 48)))
+    with make.workspace(tmp_path):
+        data = make.run_to_frames(tmp_path)
+        (data / "pretrain").mkdir()
+        torch.save(i3d.I3D(i3d.SMALL).state_dict(), data / "pretrain/rgb3d.pt")
+        found = convergence.measure(data, steps=4, every=2, seed=0)
+    assert list(found) == ["full", "without_ssa_masking"]
+    for learned in found.values():
+        assert list(learned.scores) == [2, 4] and learned.seconds > 0
+
+
+def test_steps_saved_are_counted_to_one_score_for_both() -> None:
+    found = {
+        "full": convergence.Learned({10: 5.0, 20: 20.0, 30: 30.0}, 1.0),
+        "without_ssa_masking": convergence.Learned({10: 1.0, 20: 12.0, 30: 20.0}, 1.0),
+    }
+    assert convergence.steps_saved(found) == (18.0, 20, 30)
+    found["full"] = convergence.Learned({10: 5.0}, 1.0)
+    assert convergence.steps_saved(found)[1] is None
 
 
 def test_a_profile_with_flow_counts_its_estimation(cache: Path) -> None:
