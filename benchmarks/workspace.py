@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from models import METHODS
+from models.methods import METHODS
 from stages.core.datasets import a2d
 from stages.core.generator import sample_plans, write_release
 from stages.core.runs import all_runs

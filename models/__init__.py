@@ -1,37 +1,4 @@
 """The science: one file per method, and the parts that methods share. Reads and writes no files, imports no stage."""
 
-import importlib
-from types import ModuleType
-
 IGNORE = 255
 """Label of a pixel that nobody labelled: left out of losses and scores, never background."""
-
-METHODS = {
-    "deeplab": "models.deeplab",
-    "region_masks": "models.region_masks",
-    "ssa2d": "models.ssa2d",
-}
-"""Name of each method -> its module. A method is one file and one line here."""
-
-ON_REGIONS = ("region_masks",)
-"""Methods that label region masks, on the features of a trained front-end."""
-
-MULTI_LABEL = ("ssa2d",)
-"""Methods that learn and predict several actions at once (``Labels.multi_label``); the others give a pixel one."""
-
-VARIANTS = {
-    "deeplab": ("late_fusion",),
-    "region_masks": ("other_masks", "true_masks"),
-    "ssa2d": (
-        "without_actor_prior", "without_ssa_masking", "without_atrous", "without_multi_scale", "infusion_by_addition",
-        "shared_trunk", "non_local", "mask_each_step",
-    ),
-}  # fmt: skip
-"""Name of a method -> its ablations and contrasts, the keys of ``VARIANTS`` in its module, known without torch."""
-
-
-def method(name: str) -> ModuleType:
-    """The module of method ``name``. Raises ``ValueError`` that names the methods there are."""
-    if name not in METHODS:
-        raise ValueError(f"no method `{name}`; there are {', '.join(METHODS)}")
-    return importlib.import_module(METHODS[name])

@@ -28,8 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import METHODS, fcis, region_masks
-from models import method as method_module
+from models import fcis, methods, region_masks
 from models.base import configuration
 from models.inference import for_inference
 from models.network import channels_last, choose_device, parameter_count, to_device
@@ -61,7 +60,7 @@ def run(
         raise ValueError(f"--inputs={inputs}{nearest(inputs, list(INPUTS))}")
     if min(frames, repeats) < 1 or min(height, width) < 0:
         raise ValueError("--frames and --repeats are at least 1, --height and --width at least 0 (0: by itself)")
-    module = method_module(method)
+    module = methods.method(method)
     config = configuration(module, config_name, inputs=inputs, variant=FULL)
     height = height or config.height or FULL_HEIGHT
     width = width or 2 * round(height * FULL_WIDTH / FULL_HEIGHT / 2)
@@ -126,7 +125,7 @@ def build(module: Any, config: Any, config_name: str, inputs: str) -> Any:
     network = module.build(config, A2D)
     if module is not region_masks:
         return network
-    baseline = method_module("deeplab")
+    baseline = methods.method("deeplab")
     front = baseline.build(configuration(baseline, config_name, inputs=inputs, variant=FULL), A2D)
     return region_masks.Pipeline(front, fcis.build(getattr(fcis, config_name), A2D.actors), network)
 
@@ -234,7 +233,7 @@ def _print(result: dict[str, Any]) -> None:
 
 
 def main(
-    method: Annotated[str, typer.Option(help=", ".join(METHODS))],
+    method: Annotated[str, typer.Option(help=", ".join(methods.METHODS))],
     inputs: Annotated[str, typer.Option(help=", ".join(INPUTS))],
     config: Annotated[str, typer.Option(help="paper or small")] = "small",
     height: Annotated[int, typer.Option(help="of the frames; 0: the configuration's, else 320")] = 0,

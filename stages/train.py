@@ -13,9 +13,9 @@ import torch
 import typer
 from pydantic import Field
 
-from models import MULTI_LABEL
-from models import method as method_module
 from models.base import configuration
+from models.methods import MULTI_LABEL
+from models.methods import method as method_module
 from models.network import channels_last, choose_device, load_encoder, parameter_count
 from stages.core import cli, dataset, items, loader, region_batches, runs, tracking, training
 from stages.core.closure import import_closure

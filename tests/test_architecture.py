@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmarks.workspace import CHECKOUT
-from models import METHODS
+from models.methods import METHODS
 from stages.core.closure import import_closure
 
 PACKAGES = ("flows", "stages", "models")

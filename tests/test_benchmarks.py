@@ -27,8 +27,9 @@ from benchmarks import (
 )
 from benchmarks import flow as flow_benchmark
 from benchmarks.ratio import Ratio
-from models import METHODS, i3d, ssa2d
+from models import i3d, ssa2d
 from models.base import Batch
+from models.methods import METHODS
 from stages import profile
 from stages.core import items
 from stages.core.labels import A2D

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import models
 from models import IGNORE, deeplab, resnet
 from models.base import Batch, PairScores, configuration, split_labels
+from models.methods import METHODS, VARIANTS, method
 from models.network import parameter_count
 from stages.core.labels import A2D
 
@@ -97,7 +97,7 @@ def late(config: deeplab.Config = TINY) -> deeplab.Config:
 
 
 def test_variants_are_those_that_runs_may_name() -> None:
-    assert set(deeplab.VARIANTS) == set(models.VARIANTS["deeplab"])
+    assert set(deeplab.VARIANTS) == set(VARIANTS["deeplab"])
     assert late() == replace(TINY, fusion="late") and TINY.fusion == "early" == deeplab.paper.fusion
 
 
@@ -262,9 +262,9 @@ def test_labels_split_into_actor_and_action_and_unlabelled_stays_so() -> None:
 # Methods
 
 
-@pytest.mark.parametrize("name", list(models.METHODS))
+@pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_has_the_common_interface(name: str) -> None:
-    module = models.method(name)
+    module = method(name)
     assert type(module.paper) is type(module.small) is module.Config
     network = module.build(module.with_inputs(module.small, "rgb"), A2D)
     for part in ("loss", "predict", "parameter_groups", "encoder_slots"):
@@ -273,7 +273,7 @@ def test_every_method_has_the_common_interface(name: str) -> None:
 
 
 def test_an_unknown_method_or_configuration_is_an_error_that_names_what_there_is() -> None:
-    with pytest.raises(ValueError, match=f"no method `unet`; there are {', '.join(models.METHODS)}"):
-        models.method("unet")
+    with pytest.raises(ValueError, match=f"no method `unet`; there are {', '.join(METHODS)}"):
+        method("unet")
     with pytest.raises(ValueError, match="neither `paper` nor `small`"):
         configuration(deeplab, "with_inputs", inputs="rgb", variant="full")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from models import VARIANTS
+from models.methods import VARIANTS
 from stages.core import published
 from stages.core.labels import LABEL_SPACES
 

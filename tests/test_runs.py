@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.workspace import CHECKOUT
-from models import METHODS, VARIANTS, method
+from models.methods import METHODS, VARIANTS, method
 from stages.core import runs
 
 FLOW = "data/optical_flow/dis-forward"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import models
 from models import IGNORE, i3d, ssa2d
 from models.base import Batch, Labels, PairScores, Predictions
+from models.methods import VARIANTS
 from models.network import load_encoder, parameter_count
 from stages.core.labels import A2D
 from stages.core.training import learning_rate_factor
@@ -406,6 +406,7 @@ def steps_of_training(network: ssa2d.SSA2D, given: Batch, *, steps: int) -> list
         *[(variant, "rgb", A2D) for variant in ("full", *ssa2d.VARIANTS)],
         *[(variant, "rgb+flow", A2D) for variant in ("full", "shared_trunk", "non_local")],
         *[("full", inputs, SEVERAL) for inputs in ("rgb", "rgb+flow")],
+        *[(variant, "rgb", SEVERAL) for variant in ssa2d.VARIANTS],
     ],
 )
 def test_every_variant_gives_gradient_to_every_parameter_and_learns_a_step(
@@ -422,7 +423,7 @@ def test_every_variant_gives_gradient_to_every_parameter_and_learns_a_step(
 
 
 def test_variants_are_those_that_runs_may_name() -> None:
-    assert set(ssa2d.VARIANTS) == set(models.VARIANTS["ssa2d"])
+    assert set(ssa2d.VARIANTS) == set(VARIANTS["ssa2d"])
 
 
 def test_parameter_groups_are_the_encoders_and_the_rest() -> None:

@@ -19,10 +19,10 @@ import pyarrow as pa
 import torch
 from pycocotools import mask as coco
 
-from models import METHODS
-from models import method as method_module
 from models.base import Batch, MultiLabelPredictions, Predictions, configuration
 from models.inference import for_inference
+from models.methods import METHODS
+from models.methods import method as method_module
 from models.network import choose_device, to_device
 from stages.core import features, items, loader, png, region_batches, transforms, windows
 from stages.core.closure import import_closure

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models import METHODS, ON_REGIONS, VARIANTS
+from models.methods import METHODS, ON_REGIONS, VARIANTS
 from stages.core.params import PARAMS, Section, nearest, read, validate
 
 INPUTS = ("rgb", "flow", "rgb+flow")
