@@ -3,7 +3,8 @@ method, and against the number of actors (Rana and Rawat 2021: 67 ms a frame of 
 faster than Dang et al. with 1,100, on one K80).
 
 The plain form has the same layers and weights: PyTorch's own layout, inputs padded by copies, batch norms one by one,
-and every pair's probability at every pixel. Random weights: the time does not depend on them.
+coarser maps brought to size before they are convolved, and every pair's probability at every pixel. Random weights: the
+time does not depend on them.
 """
 
 import copy
@@ -49,6 +50,8 @@ def plainly(network: nn.Module, labels: Labels) -> nn.Module:
             module.forward = MethodType(_plain_unit, module)
         elif isinstance(module, Pool):
             module.forward = MethodType(_plain_pool, module)
+        elif isinstance(module, ssa2d.Pointwise):
+            module.forward = MethodType(_plain_pointwise, module)
         elif isinstance(module, PairScores):
             module.forward = partial(_plain_pairs, torch.tensor(labels.valid_ids), labels.stride)  # type: ignore[method-assign]
     return plain
@@ -111,6 +114,11 @@ def _plain_unit(unit: Unit, x: Tensor) -> Tensor:
 
 def _plain_pool(pool: Pool, x: Tensor) -> Tensor:
     return F.max_pool3d(_padded(x, pool.kernel, pool.stride), pool.kernel, pool.stride)
+
+
+def _plain_pointwise(pointwise: ssa2d.Pointwise, maps: list[Tensor]) -> Tensor:
+    size = list(maps[0].shape[2:])
+    return F.conv3d(torch.cat([F.interpolate(x, size=size) for x in maps], dim=1), pointwise.weight, pointwise.bias)
 
 
 def _padded(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:

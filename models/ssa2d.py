@@ -10,9 +10,8 @@ final layers, and skips from both.
 
 What the paper leaves open, decided here:
 
-- Labels are sparse, so windows for training are drawn with the labelled frame at any output step (step s is frame
-  2 s): clips are predicted at all of them. Losses count labelled steps only. The mask is the true one there and the
-  predicted one, detached, elsewhere.
+- Labels are sparse: windows for training have the labelled frame at any output step (step s is frame 2 s), and losses
+  count labelled steps only. The mask is the true one there and the predicted one, detached, elsewhere.
 - The mask is 4 x 56 x 56 and the features are 8 x 56 x 56: one step of the mask is the maximum over two steps, of
   those that are labelled if one is, and stands for both (``mask_stride``; the released code has a mask of 8 steps).
 - The infusion's convolution is 1 x 1 x 1: it only mixes, and 3 x 3 x 3 would cost more than the encoder.
@@ -37,6 +36,7 @@ from torch.nn import functional as F
 
 from models import IGNORE, i3d
 from models.base import Batch, Labels, MultiLabelPredictions, PairScores, Predictions, Window, split_labels
+from models.dice import generalised_dice_loss
 from models.i3d import Unit
 from models.network import Training, split_parameters
 
@@ -213,13 +213,12 @@ class Trunk(nn.Module):
         self.channels = second + skip2c
 
     def forward(self, encoding: Tensor, skip2c: Tensor, skip3c: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Features (B, ., T/2, h, w), and the coarser map of the pyramid, brought to that size, if there is one."""
+        """Features (B, ., T/2, h, w), and the coarser map of the pyramid (B, ., T/4, h/2, w/2), if there is one."""
         # x_3c has T/2 steps, the encoding T/4.
         pooled = F.max_pool3d(skip3c, (2, 1, 1), (2, 1, 1), ceil_mode=True)
         x = self.deconv1(encoding, pooled.shape[2:])  # (B, first, T/4, h/2, w/2)
-        size = skip2c.shape[2:]
-        coarse = [] if self.side is None else [F.interpolate(self.side(x), size=list(size), mode="nearest")]
-        x = self.deconv2(torch.cat([pooled, x], dim=1), size)  # (B, second, T/2, h, w)
+        coarse = [] if self.side is None else [self.side(x)]
+        x = self.deconv2(torch.cat([pooled, x], dim=1), skip2c.shape[2:])  # (B, second, T/2, h, w)
         return self.dropout(torch.cat([skip2c, x], dim=1)), coarse
 
 
@@ -239,9 +238,26 @@ class Atrous(nn.Module):
             for outputs, rate in zip(config.atrous, config.rates, strict=True)
         )
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        return [branch(x) for branch in self.branches]
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+class Pointwise(nn.Conv3d):
+    """1 x 1 x 1 convolution of maps side by side; coarser ones are brought to the first's size by nearest neighbour.
+
+    To convolve a map before its pixels are repeated is the same, for an eighth of the positions.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 1, bias=bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        first, *coarser = self.weight.split([x.shape[1] for x in maps], dim=1)
+        found = F.conv3d(maps[0], first, self.bias)
+        for x, weight in zip(maps[1:], coarser, strict=True):
+            found = found + F.interpolate(F.conv3d(x, weight), size=list(found.shape[2:]), mode="nearest")
+        return found
 
 
 class SSA2D(nn.Module):
@@ -256,13 +272,13 @@ class SSA2D(nn.Module):
         self.trunks, inputs = nn.ModuleDict(trunks), next(iter(trunks.values())).channels
         self.atrous = nn.ModuleDict({name: Atrous(inputs, config) for name in branches})
         channels = sum(config.atrous) + config.pyramid
-        self.infuse = Unit(
-            channels * (2 if config.infusion == "concatenation" else 1), channels, (1, 1, 1),
-            momentum=config.encoder.momentum,
-        )  # fmt: skip
-        self.actor = nn.Conv3d(channels, len(labels.actors), 1)
+        infused = channels * (2 if config.infusion == "concatenation" else 1)
+        self.infuse = Pointwise(infused, channels, bias=False)
+        nn.init.kaiming_normal_(self.infuse.weight, mode="fan_out", nonlinearity="relu")
+        self.infuse_norm = nn.BatchNorm3d(channels, eps=1e-3, momentum=config.encoder.momentum)
+        self.actor = Pointwise(channels, len(labels.actors))
         self.action = nn.Conv3d(channels * (2 if config.masking else 1), len(labels.actions), 3, padding=1)
-        self.mask = nn.Conv3d(channels, 2, 1)
+        self.mask = Pointwise(channels, 2)
         self.pairs = PairScores(labels)
         self.stride, self.multi_label = labels.stride, labels.multi_label
 
@@ -277,10 +293,10 @@ class SSA2D(nn.Module):
         features = {}
         for name, atrous in self.atrous.items():
             x, coarse = trunks["all" if self.config.shared_trunk else name]
-            features[name] = torch.cat([*atrous(x), *coarse], dim=1)  # (B, C, S, h, w)
-        # A 1 x 1 x 1 convolution of pixels repeated is the repeated convolution.
+            features[name] = [atrous(x), *coarse]
         mask = F.interpolate(self.mask(features["mask"]), scale_factor=(1, 2, 2), mode="nearest")
-        action = self.infuse(self._with_prior(features["action"], features["actor"]))
+        infused = self.infuse_norm(self.infuse(self._with_prior(features["action"], features["actor"])))
+        action = F.relu(infused, inplace=True)  # (B, C, S, h, w)
         if self.config.masking:
             gate = self._gate(mask, true_mask, size=action.shape[2:])
             action = torch.cat([action * gate, action], dim=1)  # filtered beside unfiltered features
@@ -340,11 +356,12 @@ class SSA2D(nn.Module):
         streams = zip(self.config.streams, (self.encoders.first, *self.encoders.others.values()), strict=True)
         return {f"{name}3d": encoder for name, encoder in streams}
 
-    def _with_prior(self, action: Tensor, prior: Tensor) -> Tensor:
-        """AP-infusion before its convolution."""
-        if self.config.infusion == "concatenation":
-            return torch.cat([action, prior], dim=1)
-        return action + prior if self.config.infusion == "addition" else action
+    def _with_prior(self, action: list[Tensor], prior: list[Tensor]) -> list[Tensor]:
+        """AP-infusion before its convolution, of the features and of their coarser map."""
+        if self.config.infusion == "none":
+            return action
+        pairs = zip(action, prior, strict=True)
+        return [x + y if self.config.infusion == "addition" else torch.cat([x, y], dim=1) for x, y in pairs]
 
     def _loss(self, scores: Tensor, truth: Tensor, clips: Tensor, *, background: float) -> Tensor:
         """Equations 2 to 4: cross-entropy and dice of (N, K, H, W) scores and (N, H, W) class ids."""
@@ -366,20 +383,6 @@ class SSA2D(nn.Module):
             truth = coarser(F.adaptive_max_pool3d((true_mask == 1)[:, None].float(), list(size)))
             gate = torch.where(known > 0, truth, gate)
         return gate.repeat_interleave(stride, dim=2)[:, :, : size[0]]
-
-
-def generalised_dice_loss(
-    probabilities: Tensor, truth: Tensor, *, kept: Tensor, clips: Tensor, epsilon: float = 1e-6
-) -> Tensor:
-    """Equation 1, averaged over clips: 1 - 2 sum p q / sum_c (sum p^2 + sum q^2 + epsilon) over a clip's kept pixels.
-
-    ``probabilities`` and ``truth`` (N, K, H, W), ``kept`` (N, H, W) bool; ``clips`` (N,) tells which clip a step is of.
-    """
-    classes = probabilities.shape[1]
-    predicted, true = (x * kept[:, None] for x in (probabilities, truth))
-    both = torch.stack([(predicted * true).flatten(1).sum(1), (predicted.square() + true).flatten(1).sum(1)])  # (2, N)
-    overlap, total = both.new_zeros(2, int(clips.max()) + 1).index_add(1, clips, both)
-    return 1 - (2 * overlap / (total + classes * epsilon))[clips.unique()].mean()
 
 
 def _binary_loss(scores: Tensor, truth: Tensor, *, kept: Tensor, clips: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from models import IGNORE, ssa2d
 from models.base import Batch, MultiLabelPredictions
-from models.ssa2d import generalised_dice_loss
+from models.dice import generalised_dice_loss
 from stages.core.labels import VIDOR
 from tests.noise_clips import (
     LABELLED,
