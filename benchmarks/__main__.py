@@ -36,6 +36,7 @@ def benchmarks(clips: int) -> dict[str, Callable[[Path], Ratio]]:
         "sentences": lambda folder: sentences.measure(),
         "region_to_pixel": lambda folder: region_to_pixel.measure(),
         "inference": lambda folder: inference.measure(),
+        "inference_bfloat16": lambda folder: inference.measure(precision="bfloat16"),
         "frames": partial(frames.measure, clips=max(2, clips // 5)),
         "stages_side_by_side": stages_side_by_side.measure,
         "feeding": partial(feeding.measure_feeding, clips=max(2, clips // 5)),

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 from types import MethodType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import psutil
 import torch
@@ -26,7 +26,7 @@ from benchmarks.ratio import Ratio, seconds
 from models import ssa2d
 from models.base import Batch, Labels, PairScores, Predictions, configuration
 from models.i3d import Pool, Unit, pad, same_padding
-from models.inference import for_inference
+from models.inference import Precision, computing_in, for_inference
 from stages import profile
 from stages.core import cli
 from stages.core.labels import A2D
@@ -57,17 +57,24 @@ def plainly(network: nn.Module, labels: Labels) -> nn.Module:
     return plain
 
 
-def measure(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> Ratio:
+def measure(config: str = "paper", *, precision: Precision = "float32", side: int = SIDE, repeats: int = 3) -> Ratio:
     """All frames of one window of RGB, on the threads that PyTorch has: as the pipeline predicts them / plainly."""
     network, batch = _network(config), _batch(config, side=side)
     plain = plainly(network, A2D)  # first: the other form changes the network itself
-    tasks: list[Callable[[], None]] = [partial(_label, one, batch) for one in (for_inference(network), plain)]
+    ready = for_inference(network)
+
+    def ours() -> None:
+        with computing_in(precision, torch.device("cpu")):
+            _label(ready, batch)
+
+    tasks: list[Callable[[], None]] = [ours, partial(_label, plain, batch)]
     for task in tasks:
         task()
     ours_seconds, plain_seconds = _in_turn(tasks, repeats)
-    claim = "ssa2d, folded, channels last, padded by the convolutions / plain eager float32"
+    name = "inference" if precision == "float32" else f"inference_{precision}"
+    claim = f"ssa2d in {precision}, folded, channels last, padded by the convolutions / plain eager float32"
     frames = batch["frames"].shape[1]
-    return Ratio("inference", claim, ours_seconds, plain_seconds, f"{frames} frames of {side} x {side}, {config}")
+    return Ratio(name, claim, ours_seconds, plain_seconds, f"{frames} frames of {side} x {side}, {config}")
 
 
 def against_actors(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> dict[int, tuple[float, float]]:
@@ -138,7 +145,8 @@ def main(
 ) -> None:
     """SSA2D against itself, against region masks on A2D's frames, and against the number of actors."""
     console = Console()
-    console.print(str(measure(config, side=side, repeats=repeats)))
+    for precision in get_args(Precision):
+        console.print(str(measure(config, precision=precision, side=side, repeats=repeats)))
     table = Table("inputs", "method", "ms a frame", "with flow", "share of peak", "times faster", "published")
     for inputs in PUBLISHED:
         single = profile.run("ssa2d", inputs, config, height=side, width=side, repeats=repeats)

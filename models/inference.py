@@ -5,14 +5,26 @@ own weights (Jacob et al. 2018, section 3.2). Results differ in the last bits.
 """
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.network import channels_last
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def computing_in(precision: Precision, device: torch.device) -> torch.autocast:
+    """Within it convolutions and products are of ``precision``.
+
+    bfloat16 has the range of float32 and 8 bits of its mantissa. Where a processor or a GPU has instructions for it, it
+    is about twice as fast; where not, slower.
+    """
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def for_inference(network: Any) -> Any:

@@ -252,7 +252,7 @@ class Pointwise(nn.Conv3d):
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
         super().__init__(inputs, outputs, 1, bias=bias)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         first, *coarser = self.weight.split([x.shape[1] for x in maps], dim=1)
         found = F.conv3d(maps[0], first, self.bias)
         for x, weight in zip(maps[1:], coarser, strict=True):

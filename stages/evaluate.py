@@ -38,7 +38,7 @@ def run(
         f"evaluate-{run_.name}",
         prediction.predict_clip,
         prediction.clip_items(run_, samples, data),
-        parameters={},
+        parameters={"precision": parameters.precision},
         libraries=["torch", "opencv-python-headless", "pyarrow"],
         output=folder / "predictions",
         gpu=True,

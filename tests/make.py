@@ -25,6 +25,8 @@ from stages.core.generator.release import write_video
 from stages.core.labels import A2D
 
 HEIGHT, WIDTH = 48, 64
+FLOAT32 = {"precision": "float32"}
+"""Parameters of ``stages.core.prediction.predict_clip``."""
 SIDE = 16
 """Of a square, in pixels."""
 

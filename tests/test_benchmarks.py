@@ -41,6 +41,7 @@ SMALLEST = {
     "feeding": lambda folder: feeding.measure_feeding(folder, clips=2, height=48, steps=1),
     "frames": lambda folder: frames.measure(folder, clips=2, height=48, copies=2),
     "inference": lambda folder: inference.measure("small", side=32, repeats=1),
+    "inference_bfloat16": lambda folder: inference.measure("small", precision="bfloat16", side=32, repeats=1),
     "noop": lambda folder: noop.measure(folder, clips=2, runs=1, repeats=1),
     "region_to_pixel": lambda folder: region_to_pixel.measure(regions=3, height=16, width=24),
     "sentences": lambda folder: sentences.measure(samples=2, height=16, width=24),
@@ -49,7 +50,10 @@ SMALLEST = {
     "stages_side_by_side": lambda folder: stages_side_by_side.measure(folder, stages=2, work_seconds=0.1),
 }
 
-QUICK = {"confusion_torchmetrics", "confusion_bincount", "frames", "inference", "region_to_pixel", "sentences"}
+QUICK = {
+    "confusion_torchmetrics", "confusion_bincount", "frames", "inference", "inference_bfloat16", "region_to_pixel",
+    "sentences",
+}  # fmt: skip
 
 
 @pytest.fixture

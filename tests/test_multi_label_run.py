@@ -222,7 +222,7 @@ def test_a_pack_holds_actors_and_the_masks_of_what_is_done_at_the_frame_s_size(
     monkeypatch.setattr(prediction, "load_predictor", lambda *_: predictor)
     folders = {"clip": str(data / "frames/clips"), "index": str(data / "index")}
     argument = {"video": TEST.video, "frames": [3, 24], "run": "", "weights": "", "folders": folders, "true": False}
-    prediction.predict_clip(argument, {}, tmp_path / f"{TEST.video}.arrow")
+    prediction.predict_clip(argument, make.FLOAT32, tmp_path / f"{TEST.video}.arrow")
     packed = action_masks.Predictions(tmp_path)
     assert packed.sets(TEST.video, 4) is None
     for frame in (3, 24):

@@ -152,7 +152,9 @@ def test_a_clip_gets_for_each_frame_what_the_network_says_in_the_window_where_it
 ) -> None:
     """Windows of 8 start at 0, 4, 8, 12 and 16, and the last one of 21 frames ends behind the clip."""
     (tmp_path / "found").mkdir()
-    prediction.predict_clip(argument_for(tmp_path, range(FRAMES)), {}, tmp_path / "found" / f"{CLIP.video}.arrow")
+    prediction.predict_clip(
+        argument_for(tmp_path, range(FRAMES)), make.FLOAT32, tmp_path / "found" / f"{CLIP.video}.arrow"
+    )
     packed, elsewhere = PackedMaps(tmp_path / "found"), 0
     for frame in range(FRAMES):
         start, other = np.argsort([abs(frame - start - 3.5) for start in range(0, 17, 4)])[:2] * 4
@@ -168,7 +170,7 @@ def test_annotated_frames_get_what_the_whole_clip_would(tmp_path: Path, network:
     found = {}
     for name, frames in (("all", range(FRAMES)), ("some", (3, 10, 20))):
         (tmp_path / name).mkdir()
-        prediction.predict_clip(argument_for(tmp_path, frames), {}, tmp_path / name / f"{CLIP.video}.arrow")
+        prediction.predict_clip(argument_for(tmp_path, frames), make.FLOAT32, tmp_path / name / f"{CLIP.video}.arrow")
         packed = PackedMaps(tmp_path / name)
         found[name] = {f: maps["joint"].tobytes() for f in range(FRAMES) if (maps := packed.maps(CLIP.video, f))}
     assert list(found["some"]) == [3, 10, 20] and len(set(found["all"].values())) > FRAMES // 2
@@ -182,9 +184,35 @@ def test_maps_of_resized_frames_are_stored_at_the_frame_s_own_size(
     monkeypatch.setattr(ssa2d, "small", replace(TINY, height=2 * make.HEIGHT))
     (tmp_path / "found").mkdir()
     argument = argument_for(tmp_path, [5], weights="resized")
-    prediction.predict_clip(argument, {}, tmp_path / "found" / f"{CLIP.video}.arrow")
+    prediction.predict_clip(argument, make.FLOAT32, tmp_path / "found" / f"{CLIP.video}.arrow")
     maps = PackedMaps(tmp_path / "found").maps(CLIP.video, 5)
     assert maps is not None and {found.shape for found in maps.values()} == {(make.HEIGHT, make.WIDTH)}
+
+
+def test_a_clip_is_predicted_in_the_precision_that_is_asked_for(
+    tmp_path: Path, network: ssa2d.SSA2D, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the mantissa changes few pixels, but it changes some features."""
+    del network
+    seen: list[torch.dtype] = []
+    predict = ssa2d.SSA2D.predict_frames
+
+    def watched(self: ssa2d.SSA2D, batch: Batch, positions: Sequence[int]) -> Any:
+        with torch.no_grad():
+            seen.append(self(batch)[0].dtype)
+        return predict(self, batch, positions)
+
+    monkeypatch.setattr(ssa2d.SSA2D, "predict_frames", watched)
+    found = {}
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        (tmp_path / precision).mkdir()
+        target = tmp_path / precision / f"{CLIP.video}.arrow"
+        prediction.predict_clip(argument_for(tmp_path, [5, 10]), {"precision": precision}, target)
+        assert set(seen) == {dtype}
+        seen.clear()
+        packed = PackedMaps(tmp_path / precision)
+        found[precision] = np.stack([packed.maps(CLIP.video, frame)["joint"] for frame in (5, 10)])  # type: ignore[index]
+    assert (found["float32"] == found["bfloat16"]).mean() > 0.9
 
 
 # What is read, and what is in memory
@@ -231,7 +259,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Centred, Sequenc
 
         monkeypatch.setattr(prediction, "load_predictor", lambda *_: predictor)
         monkeypatch.setattr(windows, "read", watching)
-        prediction.predict_clip(argument_for(folder, frames), {}, folder / "found.arrow")
+        prediction.predict_clip(argument_for(folder, frames), make.FLOAT32, folder / "found.arrow")
         return asked, max(held)
 
     return predict

@@ -20,7 +20,7 @@ import torch
 from pycocotools import mask as coco
 
 from models.base import Batch, MultiLabelPredictions, Predictions, configuration
-from models.inference import for_inference
+from models.inference import computing_in, for_inference
 from models.methods import METHODS
 from models.methods import method as method_module
 from models.network import choose_device, to_device
@@ -97,16 +97,17 @@ def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
 
 
 def predict_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
-    """Label maps of the frames ``argument["frames"]`` of one clip, packed at ``target``."""
-    del parameters
+    """Label maps of the frames ``argument["frames"]`` of one clip, computed in ``parameters["precision"]``, packed at
+    ``target``."""
     torch.set_num_threads(1)  # clips are the parallelism, and the number of threads decides the last bits
     predictor = load_predictor(Path(argument["run"]), argument["weights"])
     clip = Clip(Path(argument["folders"]["clip"]) / f"{argument['video']}.arrow")
-    rows = [
-        {"frame": frame, **_encode(predicted, position, (clip.height, clip.width))}
-        for frames, predicted in _predictions(argument, predictor, length=len(clip))
-        for position, frame in enumerate(frames)
-    ]
+    with computing_in(parameters["precision"], predictor.device):
+        rows = [
+            {"frame": frame, **_encode(predicted, position, (clip.height, clip.width))}
+            for frames, predicted in _predictions(argument, predictor, length=len(clip))
+            for position, frame in enumerate(frames)
+        ]
     schema = MULTI_LABEL_PREDICTIONS if predictor.labels.multi_label else PREDICTIONS
     columns = {name: pa.array([row[name] for row in rows], schema.field(name).type) for name in schema.names}
     write_pack(target, columns, schema)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class Parameters(resampling.Parameters):
     """Section ``evaluate`` of params.yaml."""
 
     non_boundary: int
+    precision: Literal["float32", "bfloat16"] = "float32"  # in which networks predict (models.inference)
 
 
 @dataclass(frozen=True)
