@@ -18,6 +18,7 @@ from mmdet import models as mmdet
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from models import detection, resnet
@@ -27,6 +28,10 @@ from models.regions import MASK_SIDE, RegionBatch, Regions
 RESNET101 = replace(resnet.RESNET101, stride=32)
 DIVISOR = 32
 """Frames are filled up to a multiple of it: the stride of the backbone's coarsest map."""
+POOLED = 7
+"""Rows and columns of cells that a RoI is pooled to, to be classified."""
+Maps = tuple[Tensor, ...]
+"""Of one pyramid, finest first: (B, C, h, w) each, in memory with channels first, as mmcv's RoIAlign reads them."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +99,92 @@ def build(config: Config, labels: Sequence[str], *, learned: Sequence[str] | Non
 
 
 class Detector(mmdet.MaskRCNN, Encoder):
-    """mmdet's Mask R-CNN; its keys are those of mmdet's checkpoints."""
+    """mmdet's Mask R-CNN for foreground ``classes``; its keys are those of mmdet's checkpoints.
 
-    beyond = ()
+    It counts classes as mmdet does, from 0. ``rpn_streams``: pyramids, side by side, that the RPN sees;
+    ``classifies``: whether RoIs are given classes here; if not, their boxes and masks alone are.
+    """
+
+    backbone: Any
+    rpn_head: Any
+    roi_head: Any
+    train_cfg: Any
+
+    def __init__(self, config: Config, *, classes: int, rpn_streams: int = 1, classifies: bool = True) -> None:
+        super().__init__(**_configuration(config, classes=classes, rpn_streams=rpn_streams, classifies=classifies))
+        self.beyond = () if classifies else ("roi_head.bbox_head.fc_cls.",)
+        if not next(self.parameters()).is_meta:  # where only keys and sizes are asked for
+            self.init_weights()  # type: ignore[operator]
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Maps of the pyramid, finest first. mmcv's RoIAlign reads them as if channels came first, however they lie."""
         return tuple(level.contiguous() for level in super().extract_feat(batch_inputs))
+
+    def losses(
+        self, maps: Maps, truth: list[InstanceData], meta: dict[str, Any], *, rpn_maps: Maps | None = None
+    ) -> tuple[dict[str, Tensor], list[Any]]:
+        """The parts of the loss (``LOSSES``) and their sum on pyramids of B frames, and the RoIs sampled of each frame.
+
+        ``truth`` and ``meta`` as of ``detection``; the RPN sees ``rpn_maps``, where it sees others. mmdet's
+        ``TwoStageDetector.loss`` and ``StandardRoIHead.loss`` are the same but keep the RoIs to themselves.
+        """
+        objects = [InstanceData(bboxes=seen.bboxes, labels=torch.zeros_like(seen.labels)) for seen in truth]
+        samples = [DetDataSample(metainfo=meta, gt_instances=instances) for instances in objects]
+        rpn, proposals = self.rpn_head.loss_and_predict(
+            rpn_maps or maps, samples, proposal_cfg=self.train_cfg.rpn_proposal
+        )
+        head = self.roi_head
+        sampled = []
+        for found, seen in zip(proposals, truth, strict=True):
+            rois = InstanceData(priors=found.bboxes)
+            sampled.append(head.bbox_sampler.sample(head.bbox_assigner.assign(rois, seen), rois, seen))
+        of_boxes = head.bbox_loss(maps, sampled)
+        of_masks = head.mask_loss(maps, sampled, of_boxes["bbox_feats"], truth)
+        total, parts = self.parse_losses(rpn | of_boxes["loss_bbox"] | of_masks["loss_mask"])  # type: ignore[operator]
+        named = {name: parts[f"loss_{name}"] for name in LOSSES if f"loss_{name}" in parts}
+        return {"loss": total, **named}, sampled
+
+    def propose(self, maps: Maps, meta: dict[str, Any]) -> Tensor:
+        """RoIs (R, 5: 0, x1, y1, x2, y2) of one frame, best first, from the maps that the RPN sees."""
+        [proposals] = self.rpn_head.predict(maps, [DetDataSample(metainfo=meta)], rescale=False)
+        return bbox2roi([proposals.bboxes])
+
+    def classify(self, maps: Maps, rois: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Probabilities (R, K), background first, if classes are given here, and each class's deltas (R, K - 1, 4)."""
+        found = self.roi_head._bbox_forward(maps, rois)
+        logits = found["cls_score"]
+        return None if logits is None else logits.softmax(1).roll(1, dims=1), found["bbox_pred"].unflatten(1, (-1, 4))
+
+    def refine(self, rois: Tensor, deltas: Tensor, classes: Tensor, meta: dict[str, Any]) -> Tensor:
+        """Boxes (R, 4), inside the network's frame, of RoIs (R, 5) that are of ``classes`` (R,)."""
+        of_class = deltas[torch.arange(len(rois)), classes]  # (R, K - 1, 4) -> (R, 4)
+        return self.roi_head.bbox_head.bbox_coder.decode(rois[:, 1:], of_class, max_shape=meta["img_shape"])
+
+    def soft_masks(self, maps: Maps, boxes: Tensor, classes: Tensor) -> Tensor:
+        """(R, 28, 28), from 0 to 1, of boxes (R, 4) of one frame that are of ``classes`` (R,)."""
+        masks = self.roi_head._mask_forward(maps, bbox2roi([boxes]))["mask_preds"]  # (R, K - 1, 28, 28)
+        return masks[torch.arange(len(boxes)), classes].sigmoid()
+
+    def load_coco(self, checkpoint: dict[str, Any], *, classes: Sequence[str], where: str) -> None:
+        """Load mmdet's checkpoint of COCO, as ``torch.load`` gives it, or its state dict.
+
+        Rows of ``classes`` (of foreground) that COCO has not are those of the kind they start from
+        (``detection.STARTS_FROM``). Raises ``ValueError`` where a class starts from none or the keys do not fit.
+        """
+        weights = dict(checkpoint.get("state_dict", checkpoint))
+        kinds = torch.tensor(detection.coco_classes(classes)) - 1
+        count = len(detection.COCO) - 1
+        rows = {
+            "bbox_head.fc_cls": torch.cat([kinds, torch.tensor([count])]),  # background last
+            "bbox_head.fc_reg": (kinds[:, None] * 4 + torch.arange(4)).flatten(),
+            "mask_head.conv_logits": kinds,
+        }
+        sizes = {"bbox_head.fc_cls": count + 1, "bbox_head.fc_reg": 4 * count, "mask_head.conv_logits": count}
+        for layer, index in rows.items():
+            for key in (f"roi_head.{layer}.weight", f"roi_head.{layer}.bias"):
+                if key in weights and len(weights[key]) == sizes[layer]:
+                    weights[key] = weights[key][index]
+        load_encoder(self, weights, where=where)
 
     def _dump_init_info(self) -> None:
         """mmengine would log how each parameter began."""
@@ -114,18 +198,14 @@ class MaskRCNN(nn.Module):
         self.config = config
         self.learned = tuple(learned)
         self.reported = detection.reported_classes(learned, labels)
-        detector: Any = Detector(**_configuration(config, classes=len(learned) - 1))
-        if not next(detector.parameters()).is_meta:  # where only keys and sizes are asked for
-            detector.init_weights()
-        self.detector: Any = detector
+        self.detector = Detector(config, classes=len(learned) - 1)
 
     def loss(self, batch: RegionBatch) -> dict[str, Tensor]:
         """RPN, class, box and mask losses and their sum. Raises ``ValueError`` as ``detection.ground_truth``."""
         inputs, meta = detection.network_input(batch["frames"], scale=self.config.scale, divisor=DIVISOR)
         truth = detection.ground_truth(batch, meta, classes=len(self.learned))
-        samples = [DetDataSample(metainfo=meta, gt_instances=instances) for instances in truth]
-        total, parts = self.detector.parse_losses(self.detector.loss(inputs, samples))
-        return {"loss": total, **{name: parts[f"loss_{name}"] for name in LOSSES}}
+        losses, _ = self.detector.losses(self.detector.extract_feat(inputs), truth, meta)
+        return losses
 
     @torch.no_grad()
     def predict(self, frames: Tensor) -> list[Regions]:
@@ -142,53 +222,34 @@ class MaskRCNN(nn.Module):
         return {"rgb2d": self.detector.backbone}
 
     def load_coco(self, checkpoint: dict[str, Any], *, where: str) -> None:
-        """Load mmdet's checkpoint of COCO, as ``torch.load`` gives it, or its state dict.
-
-        Rows of classes that COCO has not are those of the kind they start from (``detection.STARTS_FROM``). Raises
-        ``ValueError`` where a class starts from none or the keys do not fit.
-        """
-        weights = dict(checkpoint.get("state_dict", checkpoint))
-        kinds = torch.tensor(detection.coco_classes(self.learned[1:])) - 1
-        count = len(detection.COCO) - 1
-        rows = {
-            "bbox_head.fc_cls": torch.cat([kinds, torch.tensor([count])]),  # background last
-            "bbox_head.fc_reg": (kinds[:, None] * 4 + torch.arange(4)).flatten(),
-            "mask_head.conv_logits": kinds,
-        }
-        sizes = {"bbox_head.fc_cls": count + 1, "bbox_head.fc_reg": 4 * count, "mask_head.conv_logits": count}
-        for layer, index in rows.items():
-            for key in (f"roi_head.{layer}.weight", f"roi_head.{layer}.bias"):
-                if key in weights and len(weights[key]) == sizes[layer]:
-                    weights[key] = weights[key][index]
-        load_encoder(self.detector, weights, where=where)
+        """As ``Detector.load_coco``, for the classes learned."""
+        self.detector.load_coco(checkpoint, classes=self.learned[1:], where=where)
 
     def _regions(self, frame: Tensor) -> Regions:
         """Regions of one frame (1, H, W, 3)."""
-        config, head = self.config, self.detector.roi_head
+        config, detector = self.config, self.detector
         nothing = detection.no_regions(frame, classes=len(self.reported) + 1)
         inputs, meta = detection.network_input(frame, scale=config.scale, divisor=DIVISOR)
-        maps = self.detector.extract_feat(inputs)
-        proposals = self.detector.rpn_head.predict(maps, [DetDataSample(metainfo=meta)], rescale=False)
-        rois = bbox2roi([proposals[0].bboxes])  # (R, 5)
+        maps = detector.extract_feat(inputs)
+        rois = detector.propose(maps, meta)  # (R, 5)
         if not len(rois):
             return nothing
-        found = head._bbox_forward(maps, rois)
-        [decoded] = head.bbox_head.predict_by_feat((rois,), (found["cls_score"],), (found["bbox_pred"],), [meta])
-        class_scores = detection.reported_scores(decoded.scores.roll(1, dims=1), self.reported)
+        probabilities, deltas = detector.classify(maps, rois)
+        assert probabilities is not None, "a segmenter's detector gives classes"
+        class_scores = detection.reported_scores(probabilities, self.reported)
         best = rois.new_tensor(self.reported).long()[class_scores[:, 1:].max(1).indices] - 1  # as mmdet counts them
-        boxes = decoded.bboxes.view(len(rois), -1, 4)[torch.arange(len(rois)), best]  # (R, K - 1, 4) -> (R, 4)
+        boxes = detector.refine(rois, deltas, best, meta)
         in_frame = boxes / boxes.new_tensor(meta["scale_factor"] * 2)
         kept = detection.best_regions(
             in_frame, class_scores, threshold=config.score_threshold, iou=config.nms, most=config.regions
         )
         if not len(kept):
             return nothing
-        masks = head._mask_forward(maps, bbox2roi([boxes[kept]]))["mask_preds"]  # (R, K - 1, 28, 28)
         return Regions(
             boxes=in_frame[kept],
             scores=class_scores[kept, 1:].max(1).values,
             class_scores=class_scores[kept],
-            soft_masks=masks[torch.arange(len(kept)), best[kept]].sigmoid(),
+            soft_masks=detector.soft_masks(maps, boxes[kept], best[kept]),
         )
 
 
@@ -196,21 +257,35 @@ LOSSES = ("rpn_cls", "rpn_bbox", "cls", "bbox", "mask")
 """Parts of the loss, as mmdet names them."""
 
 
-def _configuration(config: Config, *, classes: int) -> ConfigDict:
-    """mmdet's configuration for foreground ``classes``; what is no field of ``Config`` is as in its file."""
+def extractor(config: Config, *, side: int, channels: int) -> dict[str, Any]:
+    """Of mmdet's SingleRoIExtractor: RoIAlign to ``side`` x ``side`` cells from the four finest levels."""
+    return {
+        "roi_layer": {"type": "RoIAlign", "output_size": side, "sampling_ratio": 0},
+        "out_channels": channels,
+        "featmap_strides": _strides(config)[:4],
+        "finest_scale": config.finest,
+    }
+
+
+def pyramid(config: Config) -> dict[str, Any]:
+    """Of mmdet's FPN, the pyramid on the stages of a residual network."""
+    return {
+        "in_channels": detection.stage_channels(config.encoder),
+        "out_channels": config.channels,
+        "num_outs": config.levels,
+    }
+
+
+def _strides(config: Config) -> list[int]:
+    """Input over output resolution of each level."""
+    return [4 * 2**level for level in range(config.levels)]
+
+
+def _configuration(config: Config, *, classes: int, rpn_streams: int, classifies: bool) -> ConfigDict:
+    """mmdet's configuration of a ``Detector``; what is no field of ``Config`` is as in its file."""
     channels = config.channels
-    strides = [4 * 2**level for level in range(config.levels)]
     coder = {"type": "DeltaXYWHBBoxCoder", "target_means": [0.0] * 4}
     nms = {"type": "nms", "iou_threshold": 0.7}
-
-    def extractor(side: int) -> dict[str, Any]:
-        return {
-            "type": "SingleRoIExtractor",
-            "roi_layer": {"type": "RoIAlign", "output_size": side, "sampling_ratio": 0},
-            "out_channels": channels,
-            "featmap_strides": strides[:4],
-            "finest_scale": config.finest,
-        }
 
     def matched(positive: float, negative: float, lowest: float) -> dict[str, Any]:
         return {
@@ -229,21 +304,16 @@ def _configuration(config: Config, *, classes: int) -> ConfigDict:
 
     return ConfigDict(
         backbone={"type": detection.Backbone, "config": config.encoder, "fixed": config.fixed},
-        neck={
-            "type": "FPN",
-            "in_channels": detection.stage_channels(config.encoder),
-            "out_channels": channels,
-            "num_outs": config.levels,
-        },
+        neck={"type": "FPN", **pyramid(config)},
         rpn_head={
             "type": "RPNHead",
-            "in_channels": channels,
+            "in_channels": channels * rpn_streams,
             "feat_channels": channels,
             "anchor_generator": {
                 "type": "AnchorGenerator",
                 "scales": [config.anchor],
                 "ratios": [0.5, 1.0, 2.0],
-                "strides": strides,
+                "strides": _strides(config),
             },
             "bbox_coder": {**coder, "target_stds": [1.0] * 4},
             "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": True},
@@ -251,18 +321,22 @@ def _configuration(config: Config, *, classes: int) -> ConfigDict:
         },
         roi_head={
             "type": "StandardRoIHead",
-            "bbox_roi_extractor": extractor(7),
+            "bbox_roi_extractor": {"type": "SingleRoIExtractor", **extractor(config, side=POOLED, channels=channels)},
             "bbox_head": {
                 "type": "Shared2FCBBoxHead",
                 "in_channels": channels,
                 "fc_out_channels": config.hidden,
-                "roi_feat_size": 7,
+                "roi_feat_size": POOLED,
                 "num_classes": classes,
+                "with_cls": classifies,
                 "bbox_coder": {**coder, "target_stds": [0.1, 0.1, 0.2, 0.2]},
                 "loss_cls": {"type": "CrossEntropyLoss"},
                 "loss_bbox": {"type": "L1Loss"},
             },
-            "mask_roi_extractor": extractor(MASK_SIDE // 2),
+            "mask_roi_extractor": {
+                "type": "SingleRoIExtractor",
+                **extractor(config, side=MASK_SIDE // 2, channels=channels),
+            },
             "mask_head": {
                 "type": "FCNMaskHead",
                 "num_convs": config.mask_layers,

@@ -5,6 +5,7 @@ from types import ModuleType
 
 METHODS = {
     "deeplab": "models.deeplab",
+    "joint": "models.joint",
     "region_masks": "models.region_masks",
     "ssa2d": "models.ssa2d",
 }
@@ -13,11 +14,15 @@ METHODS = {
 ON_REGIONS = ("region_masks",)
 """Methods that label region masks, on the features of a trained front-end."""
 
+ON_INSTANCES = ("joint",)
+"""Methods that learn from the actors of a frame one by one and find them with boxes and masks."""
+
 MULTI_LABEL = ("ssa2d",)
 """Methods that learn and predict several actions at once (``Labels.multi_label``); the others give a pixel one."""
 
 VARIANTS = {
     "deeplab": ("late_fusion",),
+    "joint": ("without_temporal", "late_fusion", "rois_from_both", "joint_space"),
     "region_masks": ("other_masks", "true_masks"),
     "ssa2d": (
         "without_actor_prior", "without_ssa_masking", "without_atrous", "without_multi_scale", "infusion_by_addition",

@@ -23,6 +23,17 @@ class RegionBatch(TypedDict):
     masks: list[Tensor]  # B of (N, H, W) bool
 
 
+class InstanceBatch(TypedDict, total=False):
+    """Windows of one size and the actors in their labelled frame, which may have none. T frames of a window."""
+
+    frames: Tensor  # (B, T, H, W, 3) uint8 RGB
+    flow: Tensor  # (B, T, H, W, 3) float32: u, v in pixels of the frame as given, and their magnitude
+    boxes: list[Tensor]  # B of (N, 4) float32 x1, y1, x2, y2, half open, in pixels; training only, as all below
+    labels: list[Tensor]  # B of (N,) int64 actors, 1 to K - 1
+    actions: list[Tensor]  # B of (N,) int64, IGNORE where nobody told
+    masks: list[Tensor]  # B of (N, H, W) bool
+
+
 class RegionMaskBatch(TypedDict, total=False):
     """Frames, as their features, and the regions in them; a frame may have none.
 
@@ -44,4 +55,15 @@ class Regions:
     boxes: Tensor  # (R, 4) float32 x1, y1, x2, y2, half open, in pixels, inside the frame
     scores: Tensor  # (R,) float32: how sure it is that there is an actor of the region's class
     class_scores: Tensor  # (R, K) float32, background first
+    soft_masks: Tensor  # (R, 28, 28) float32: probability that a part of the box belongs to the actor
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Actors found in one frame and what each of them does, best first. R of them."""
+
+    boxes: Tensor  # (R, 4) float32 x1, y1, x2, y2, half open, in pixels, inside the frame
+    scores: Tensor  # (R,) float32: how sure it is that there is an actor of the likeliest kind
+    actor_scores: Tensor  # (R, K_actor) float32, background first
+    action_scores: Tensor  # (R, K_action) float32, background first
     soft_masks: Tensor  # (R, 28, 28) float32: probability that a part of the box belongs to the actor

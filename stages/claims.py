@@ -2,42 +2,52 @@
 
 ``add`` lists the runs that the claims need in params.yaml, and what they read, beside what stands there; the pipeline
 computes them as it does any run, so a killed one goes on. ``show`` reads data/report/results.csv and says of each claim
-by how much it holds, or that it fails. `make claims PAPER=dang2018` does both, and the runs in between.
+by how much it holds, or that it fails; of a claim of one seed also within which interval over the test clips, from
+data/evaluate. `make claims PAPER=dang2018` does both, and the runs in between.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
+import numpy as np
 import pandas as pd
 import typer
 
-from stages.core import cli
+from stages.core import cli, dataset
 from stages.core.claims import Claim, Setting, of_paper
-from stages.core.params import PARAMS, edited
+from stages.core.params import PARAMS, edited, load
 from stages.core.published import paper_of
+from stages.core.results import on_same_clips, read_confusions
+from stages.core.scores import resampling, segmentation
+from stages.core.scores.confusion import Confusions
 
 SEEDS = (0, 1, 2)
-RESULTS = Path("data/report/results.csv")
+DATA = Path("data")
+RESULTS = DATA / "report/results.csv"
 FLOW = "data/optical_flow/dis-forward"
 """What runs on flow read, where params.yaml has no run of the baseline to take it from."""
 
 
 def add(paper: str, path: Path = PARAMS) -> list[str]:
     """List in ``path`` what the claims of ``paper`` need; returns the runs that were not there. Keeps its comments."""
-    needed = dict.fromkeys(side for claim in of_paper(paper) for side in (claim.better, claim.worse))
+    needed: dict[Setting, int] = {}
+    for claim in of_paper(paper):
+        for side in (claim.better, claim.worse):
+            needed[side] = max(claim.seeds, needed.get(side, 0))
     with edited(path) as content:
         return _add(needed, content)
 
 
-def _add(needed: Iterable[Setting], content: Any) -> list[str]:
+def _add(needed: Mapping[Setting, int], content: Any) -> list[str]:
     runs, fronts, sources = content["runs"], content["features"]["fronts"], content["regions"]["sources"]
     added = []
-    for side in needed:
+    for side, seeds in needed.items():
         baseline = runs.get(Setting("deeplab", side.inputs).name(SEEDS[0]))
         reads = baseline["reads"] if baseline else FLOW if "flow" in side.inputs else "data/frames"
         source = "fcis-other" if side.variant == "other_masks" else "fcis-own"
-        for seed in SEEDS:
+        for seed in SEEDS[:seeds]:
             front = Setting("deeplab", side.inputs).name(seed)
             if side.method == "region_masks":
                 entry = {"method": side.method, "reads": f"data/features/{front}", "regions": f"data/regions/{source}"}
@@ -52,13 +62,13 @@ def _add(needed: Iterable[Setting], content: Any) -> list[str]:
     return added
 
 
-def lines(paper: str, results: pd.DataFrame) -> list[str]:
-    """Markdown: a line a claim, by how many points it holds (mean and range over seeds), and in how many seeds."""
+def lines(paper: str, results: pd.DataFrame, bootstrap: resampling.Parameters, *, data: Path = DATA) -> list[str]:
+    """Markdown: a line a claim, by how many points it holds, how sure that is, and in how many seeds."""
     values = results.set_index(["method", "inputs", "variant", "seed", "metric"])["value"]
     found = [
         f"Claims of {paper_of(paper)}, each over the seeds that were run: points by which it holds.",
         "",
-        "| claim | mean | over seeds | holds in |",
+        "| claim | mean | over seeds, or of one 95 % over clips | holds in |",
         "|---|---:|---:|---:|",
     ]
     for claim in of_paper(paper):
@@ -66,9 +76,9 @@ def lines(paper: str, results: pd.DataFrame) -> list[str]:
         if not ahead:
             found.append(f"| {claim.text} | not run | | |")
             continue
-        holds = sum(difference > 0 for difference in ahead)
-        mean, span = sum(ahead) / len(ahead), f"{min(ahead):+.1f} to {max(ahead):+.1f}"
-        found.append(f"| {claim.text} | {mean:+.1f} | {span} | {holds} of {len(ahead)} |")
+        holds, mean = sum(difference > 0 for difference in ahead), sum(ahead) / len(ahead)
+        low, high = (min(ahead), max(ahead)) if claim.seeds > 1 else _interval(claim, data, bootstrap)
+        found.append(f"| {claim.text} | {mean:+.1f} | {low:+.1f} to {high:+.1f} | {holds} of {len(ahead)} |")
     return found
 
 
@@ -82,15 +92,45 @@ def _differences(claim: Claim, values: Any) -> Iterator[float]:
         ]
         return float(pd.Series(sides[0] - sides[1]).mean())
 
-    for seed in SEEDS:
+    for seed in SEEDS[: claim.seeds]:
         difference = mean(seed, claim.metrics) - (mean(seed, claim.than) if claim.than else 0.0)
         if not pd.isna(difference):
             yield difference
 
 
+@dataclass(frozen=True)
+class _Mean:
+    """The mean of some figures of label maps, as evidence of one number."""
+
+    confusions: Confusions
+    metrics: Sequence[str]
+
+    @property
+    def clips(self) -> Sequence[str]:
+        return self.confusions.clips
+
+    def measure(self, weights: np.ndarray) -> resampling.Values:
+        found = self.confusions.measure(weights)
+        return {"mean": float(pd.Series([found[metric] for metric in self.metrics]).mean())}
+
+    def joined(self, other: Self) -> Self:
+        return type(self)(self.confusions.joined(other.confusions), self.metrics)
+
+
+def _interval(claim: Claim, data: Path, bootstrap: resampling.Parameters) -> tuple[float, float]:
+    """95 % of the difference over the test clips that both sides have."""
+    space = dataset.read_description(data / "index").label_space
+    first, second = (
+        read_confusions(data / "evaluate" / side.name(SEEDS[0]), space) for side in (claim.better, claim.worse)
+    )
+    better, worse = (_Mean(side, claim.metrics) for side in on_same_clips(first, second))
+    difference = resampling.paired(better, worse, bootstrap)["mean"]
+    return difference.low, difference.high
+
+
 def main(
     what: Annotated[str, typer.Argument(help="add or show")],
-    paper: Annotated[str, typer.Option(help="dang2018 or rana2021, or their methods: region_masks, ssa2d")],
+    paper: Annotated[str, typer.Option(help="dang2018, ji2018 or rana2021, or a method: region_masks, joint, ssa2d")],
 ) -> None:
     """List the runs of a paper's claims, or show how they came out."""
     if what == "add":
@@ -99,7 +139,7 @@ def main(
     elif what == "show":
         if not RESULTS.exists():
             raise ValueError(f"{RESULTS} not found: run `make claims PAPER={paper}`")
-        print("\n".join(lines(paper, pd.read_csv(RESULTS))))
+        print("\n".join(lines(paper, pd.read_csv(RESULTS), load("evaluate", segmentation.Parameters))))
     else:
         raise ValueError(f"`{what}`: write add or show")
 

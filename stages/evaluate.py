@@ -1,8 +1,9 @@
 """Stage `evaluate`: predictions of one run on the test clips, and their scores.
 
 Reads data/index, data/frames, the run's flow recipe and data/train/<run>. Writes data/evaluate/<run>: metrics.json,
-classes.csv, confusion.parquet (a clip at a time, for intervals) and predictions/clips/<video>.arrow. Where an actor
-does several things at once (VidOR) a pixel has no one class to be confused: confusion.parquet has no rows.
+classes.csv, confusion.parquet (a clip at a time, for intervals), detections.parquet and
+predictions/clips/<video>.arrow. Where an actor does several things at once (VidOR) a pixel has no one class to be
+confused: confusion.parquet has no rows. Neither has detections.parquet, where the method finds no boxes.
 """
 
 import json
@@ -13,7 +14,8 @@ import numpy as np
 import pandas as pd
 import typer
 
-from stages.core import cli, dataset, items, prediction, runs, tables
+from models.methods import ON_INSTANCES
+from stages.core import cli, dataset, detections, items, prediction, runs, tables
 from stages.core.params import load
 from stages.core.scores import confusion, consistency, maps, multi_label, resampling, segmentation
 
@@ -34,17 +36,22 @@ def run(
         raise ValueError(f"{run_.name}: no annotated test frame can be used; see data/index/quarantine.parquet")
     _check_label_space(run_, samples, data)
     folder = output / run_.name
+    detects = run_.method in ON_INSTANCES
     items.run(
         f"evaluate-{run_.name}",
         prediction.predict_clip,
         prediction.clip_items(run_, samples, data),
         parameters={"precision": parameters.precision},
-        libraries=["torch", "opencv-python-headless", "pyarrow"],
+        libraries=["torch", "opencv-python-headless", "pyarrow", *(["onedl-mmcv"] if detects else [])],
         output=folder / "predictions",
         gpu=True,
     )
     score = _several_actions if samples.label_space.multi_label else _one_action
     result, classes, cells = score(samples, folder / "predictions", parameters)
+    tables.write_parquet(folder / "detections.parquet", detections.collect(folder / "predictions", samples.videos))
+    if detects:
+        assert samples.index is not None, "loaded with its tables"
+        result |= detections.score(samples.index, folder / "detections.parquet", parameters)
     _write(folder, result, classes, cells)
     print(
         f"{run_.name}: mean IoU actor {result['actor']['mean_iou']:.1f}, action {result['action']['mean_iou']:.1f}, "

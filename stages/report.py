@@ -69,7 +69,11 @@ def run(
             "",
             *sections.consistency(found.values()),
             "",
+            *sections.detection(found.values()),
+            "",
             *sections.zero_shot(found.values(), bootstrap),
+            "",
+            *sections.zero_shot_by_boxes(found.values(), data / "index", bootstrap),
             "",
             *sections.regions(data / "regions"),
             "",
@@ -149,8 +153,7 @@ def _comparisons(found: dict[str, Result], oracle: Oracle | None, bootstrap: res
 def _compare(
     title: str, kinds: Sequence[str], ours: Confusions, others: Confusions, bootstrap: resampling.Parameters
 ) -> list[str]:
-    videos = sorted(set(ours.clips) & set(others.clips))
-    differences = resampling.paired(ours.only(videos), others.only(videos), bootstrap)
+    differences = resampling.paired(*results.on_same_clips(ours, others), bootstrap)
     lines = []
     for kind in kinds:
         one = differences[f"{kind}/mean_iou"]

@@ -7,6 +7,7 @@ run.json (what was trained) and curves.csv. Checkpoints lie in .items/checkpoint
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import torch
@@ -14,10 +15,21 @@ import typer
 from pydantic import Field
 
 from models.base import configuration
-from models.methods import MULTI_LABEL
+from models.methods import MULTI_LABEL, ON_INSTANCES
 from models.methods import method as method_module
-from models.network import channels_last, choose_device, load_encoder, parameter_count
-from stages.core import cli, dataset, items, loader, region_batches, runs, tracking, training
+from models.network import channels_last, choose_device, parameter_count
+from stages.core import (
+    cli,
+    dataset,
+    instance_batches,
+    items,
+    loader,
+    region_batches,
+    runs,
+    tracking,
+    training,
+    weights,
+)
 from stages.core.closure import import_closure
 from stages.core.params import Section, load
 
@@ -38,14 +50,15 @@ class Method(Section):
     steps: int | None = None
     batch: int | None = None
     learning_rate_factor: float = 1.0
-    # Name of an encoder -> file of public weights, in place of data/pretrain's.
+    # Name of an encoder -> file of public weights, in place of data/pretrain's; `coco`: a whole Mask R-CNN's.
     weights: dict[str, Path] = Field(default_factory=dict)
 
 
 def configure(run_: runs.Run, common: Common, method: Method) -> Any:
     """The configuration of ``run_``'s method with its inputs, its variant and the parameters' changes."""
     module = method_module(run_.method)
-    config = configuration(module, common.config, inputs=run_.inputs, variant=run_.variant)
+    variant, _ = runs.split_variant(run_.method, run_.variant)
+    config = configuration(module, common.config, inputs=run_.inputs, variant=variant)
     own = config.training
     return replace(
         config,
@@ -86,12 +99,10 @@ def run(
     if run_.held_out is not None:
         samples = dataset.hold_out(samples, run_.held_out)
     network = method_module(run_.method).build(config, samples.label_space)
-    weights = _encoder_weights(network, common, method, data)
-    key = _training_key(run_, config, samples, weights, common)
+    starts_from = _starting_weights(network, common, method, data)
+    key = _training_key(run_, config, samples, starts_from, common)
     tracked = items.digest([run_.name, key])  # runs that share a training are two in MLflow
-    for slot, path in weights.items():
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        load_encoder(network.encoder_slots()[slot], state.get("state_dict", state), where=str(path))
+    weights.load(network, starts_from)
     channels_last(network).to(choose_device())
     content = {
         "run": run_.name,
@@ -109,10 +120,10 @@ def run(
     }
     print(f"{run_.name}: {content['parameter_count']:,} parameters, {len(samples.frames)} annotated frames")
 
-    source = loader.training_batches if run_.regions is None else region_batches.training_batches
+    source = _source_of_batches(run_)
 
     def batches(start: int) -> Any:
-        return source(
+        return source.training_batches(
             samples,
             config,
             seed=run_.seed,
@@ -140,23 +151,35 @@ def run(
     (folder / "run.json").write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
 
 
-def _encoder_weights(network: Any, common: Common, method: Method, data: Path) -> dict[str, Path]:
-    slots = network.encoder_slots()
-    unknown = sorted(method.weights.keys() - slots.keys())
+def _source_of_batches(run_: runs.Run) -> ModuleType:
+    """The module that makes the batches that the run's method learns from."""
+    if run_.method in ON_INSTANCES:
+        return instance_batches
+    return loader if run_.regions is None else region_batches
+
+
+def _starting_weights(network: Any, common: Common, method: Method, data: Path) -> dict[str, Path]:
+    """Name of the weights that ``network`` starts from -> file."""
+    slots = list(network.encoder_slots())
+    known = [*slots, weights.COCO] if hasattr(network, "load_coco") else slots
+    unknown = sorted(method.weights.keys() - set(known))
     if unknown:
-        raise ValueError(f"weights: no encoder {', '.join(unknown)}; this run has {', '.join(slots)}")
+        raise ValueError(f"weights: no encoder {', '.join(unknown)}; this run has {', '.join(known)}")
     if not common.pretrained:
         return dict(method.weights)
-    return {slot: method.weights.get(slot, data / "pretrain" / f"{slot}.pt") for slot in slots}
+    without = weights.COCO_ENCODER if weights.COCO in method.weights else None
+    pretrained = {slot: data / "pretrain" / f"{slot}.pt" for slot in slots if slot != without}
+    return pretrained | method.weights
 
 
 def _training_key(
-    run_: runs.Run, config: Any, samples: dataset.Dataset, weights: dict[str, Path], common: Common
+    run_: runs.Run, config: Any, samples: dataset.Dataset, starts_from: dict[str, Path], common: Common
 ) -> str:
     module = method_module(run_.method).__name__
     folders = (samples.clips_folder, samples.flow_folder, samples.features_folder, samples.regions_folder)
     manifests = [items.read_manifest(folder.parent) for folder in folders if folder is not None]
     assert samples.index is not None
+    source = _source_of_batches(run_)
     return items.digest(
         {
             # Not its name: runs that differ only in what they are tested with share one training.
@@ -164,11 +187,9 @@ def _training_key(
             "labels": [items.digest(asdict(frame)) for frame in samples.frames],
             "label_space": samples.label_space.key,
             "inputs": {name: [manifest[name] for manifest in manifests] for name in samples.videos},
-            "true_regions": items.file_digest(samples.index / "instances.parquet") if run_.regions else "",
-            "weights": {slot: items.file_digest(path) for slot, path in weights.items()},
-            "code": import_closure("stages.core.training")
-            | import_closure("stages.core.region_batches" if run_.regions else "stages.core.loader")
-            | import_closure(module),
+            "true_regions": items.file_digest(samples.index / "instances.parquet") if source is not loader else "",
+            "weights": {slot: items.file_digest(path) for slot, path in starts_from.items()},
+            "code": import_closure("stages.core.training") | import_closure(source.__name__) | import_closure(module),
             "torch": torch.__version__,
         }
     )

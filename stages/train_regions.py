@@ -7,19 +7,17 @@ goes on.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Annotated, Any
 
 import torch
 import typer
 
 from models.detection import COCO
-from models.network import channels_last, choose_device, load_encoder, parameter_count
-from stages.core import cli, dataset, items, training
+from models.network import channels_last, choose_device, parameter_count
+from stages.core import cli, dataset, items, training, weights
 from stages.core.closure import import_closure
 from stages.core.generator.stills import KINDS
 from stages.core.params import Section, load, nearest
@@ -109,19 +107,12 @@ def run(
 
 def _load_weights(network: Any, own: Segmenter, pretrained: Path | None) -> dict[str, Path]:
     """Load what ``network`` starts from; name of the weights -> their file."""
+    files: dict[str, Path] = {}
     if own.weights is not None:
-        try:
-            checkpoint = torch.load(own.weights, weights_only=True, map_location="cpu")
-        except UnpicklingError as error:
-            raise ValueError(f"{own.weights} holds more than weights: save its `state_dict` alone") from error
-        network.load_coco(checkpoint, where=str(own.weights))
-        return {"coco": own.weights}
-    if pretrained is None:
-        return {}
-    slots: Mapping[str, Any] = network.encoder_slots()
-    files = {slot: pretrained / f"{slot}.pt" for slot in slots}
-    for slot, path in files.items():
-        load_encoder(slots[slot], torch.load(path, weights_only=True, map_location="cpu"), where=str(path))
+        files = {weights.COCO: own.weights}
+    elif pretrained is not None:
+        files = {slot: pretrained / f"{slot}.pt" for slot in network.encoder_slots()}
+    weights.load(network, files)
     return files
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from stages.core import dataset, png, tables
 from stages.core.labels import A2D
+from stages.core.scores import boxes
 
 HEIGHT, WIDTH = 100, 200
 
@@ -42,7 +43,8 @@ def detection(video: str, frame: int, box: Box, label: int, score: float = 1.0, 
     return row | scores | dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)) | columns
 
 
-def write_detections(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """A prediction of one file."""
-    tables.write_parquet(path, tables.rows_to_table(rows, tables.DETECTIONS))
+def write_detections(path: Path, rows: Iterable[Mapping[str, Any]], *, looked_at: Sequence[str] = ()) -> Path:
+    """A prediction of one file, which names the clips that were ``looked_at``."""
+    table = tables.rows_to_table(rows, tables.DETECTIONS)
+    tables.write_parquet(path, boxes.with_looked_at(table, looked_at))
     return path

@@ -25,13 +25,18 @@ class Setting:
 
 @dataclass(frozen=True)
 class Claim:
-    """``better`` is ahead of ``worse`` in the mean over ``metrics``; with ``than``, by more there than over those."""
+    """``better`` is ahead of ``worse`` in the mean over ``metrics``; with ``than``, by more there than over those.
+
+    A headline of the paper is tested with three ``seeds``, another claim with one and an interval over the test clips:
+    its ``metrics`` are of label maps, and it has no ``than``.
+    """
 
     text: str
     better: Setting
     worse: Setting
     metrics: tuple[str, ...]
     than: tuple[str, ...] = ()
+    seeds: int = 3
 
 
 def _figures(*kinds: str) -> tuple[str, ...]:
@@ -58,6 +63,7 @@ _ALL = tuple(f"{kind}/{figure}" for kind in KINDS for figure in ("global_accurac
 _BASELINE, _REGIONS = Setting("deeplab", "rgb+flow"), Setting("region_masks", "rgb+flow")
 _RGB_BASELINE, _RGB_REGIONS = Setting("deeplab", "rgb"), Setting("region_masks", "rgb")
 _SSA2D, _RGB_SSA2D = Setting("ssa2d", "rgb+flow"), Setting("ssa2d", "rgb")
+_JOINT, _RGB_JOINT = Setting("joint", "rgb+flow"), Setting("joint", "rgb")
 
 
 def _ssa2d(variant: str) -> Setting:
@@ -118,6 +124,30 @@ CLAIMS = {
             _BASELINE,
             Setting("deeplab", "rgb+flow", "late_fusion"),
             ("joint/mean_iou",),
+        ),
+    ),
+    "ji2018": (
+        Claim("Flow helps action and joint (section 3.2)", _JOINT, _RGB_JOINT, _MEANS),
+        Claim("Flow helps to detect pairs (sections 1, 3.2)", _JOINT, _RGB_JOINT, ("detection/pair_map",)),
+        Claim(
+            "Temporal context helps action and joint (sections 3.2, 4.3)",
+            _JOINT,
+            Setting("joint", "rgb+flow", "without_temporal"),
+            _MEANS,
+        ),
+        Claim(
+            "Mid-level fusion beats late fusion (section 3.2)",
+            _JOINT,
+            Setting("joint", "rgb+flow", "late_fusion"),
+            _MEANS,
+            seeds=1,
+        ),
+        Claim(
+            "RoIs of appearance alone beat those of both streams (section 3.1)",
+            _JOINT,
+            Setting("joint", "rgb+flow", "rois_from_both"),
+            _figures("actor", "joint"),
+            seeds=1,
         ),
     ),
     "rana2021": (

@@ -2,14 +2,15 @@
 
 Reads what the run reads of a clip (packed frames, flow, features, regions); writes one Arrow file, a row a frame. A
 method that labels all frames of its window at once is given overlapping windows, one after the other, so memory does
-not grow with the clip; others are given a window around each frame.
+not grow with the clip; others are given a window around each frame. What a method detects is kept beside the label maps
+that it paints of it.
 
 Axes: N maps, H height, W width.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,16 @@ from stages.core import features, items, loader, png, region_batches, transforms
 from stages.core.closure import import_closure
 from stages.core.dataset import AnnotatedFrame, Dataset
 from stages.core.labels import LabelSpace, label_space
-from stages.core.runs import Run
-from stages.core.tables import MULTI_LABEL_PREDICTIONS, PREDICTIONS, write_pack
+from stages.core.regions.packs import FrameRegions, detection_columns
+from stages.core.runs import Run, split_variant
+from stages.core.tables import DETECTIONS, MULTI_LABEL_PREDICTIONS, PREDICTIONS, write_pack
 from stages.core.video import Clip
 from stages.core.windows import Sample
+
+DETECTING_PREDICTIONS = PREDICTIONS.append(
+    pa.field("detections", pa.list_(pa.struct([field for field in DETECTIONS if field.name not in ("video", "frame")])))
+)
+"""Of methods that find actors by boxes: what they found beside the maps made of it, best first."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,8 @@ def load_predictor(folder: Path, weights: str) -> Predictor:
     run = json.loads((folder / "run.json").read_text())
     module = method_module(run["method"])
     size = run["parameters"]["common"]["config"]
-    config = configuration(module, size, inputs=run["inputs"], variant=run["variant"])
+    variant, _ = split_variant(run["method"], run["variant"])
+    config = configuration(module, size, inputs=run["inputs"], variant=variant)
     labels = label_space(run["label_space"])
     network = module.build(config, labels)
     network.load_state_dict(torch.load(folder / "model.pt", weights_only=True, map_location="cpu"))
@@ -102,13 +110,17 @@ def predict_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], tar
     torch.set_num_threads(1)  # clips are the parallelism, and the number of threads decides the last bits
     predictor = load_predictor(Path(argument["run"]), argument["weights"])
     clip = Clip(Path(argument["folders"]["clip"]) / f"{argument['video']}.arrow")
-    with computing_in(parameters["precision"], predictor.device):
-        rows = [
-            {"frame": frame, **_encode(predicted, position, (clip.height, clip.width))}
-            for frames, predicted in _predictions(argument, predictor, length=len(clip))
-            for position, frame in enumerate(frames)
-        ]
-    schema = MULTI_LABEL_PREDICTIONS if predictor.labels.multi_label else PREDICTIONS
+    shape = (clip.height, clip.width)
+    if hasattr(predictor.network, "detect"):  # in float32: mmcv's operators know no other on CPUs
+        rows, schema = list(_detected_rows(argument, predictor, shape)), DETECTING_PREDICTIONS
+    else:
+        with computing_in(parameters["precision"], predictor.device):
+            rows = [
+                {"frame": frame, **_encode(predicted, position, shape)}
+                for frames, predicted in _predictions(argument, predictor, length=len(clip))
+                for position, frame in enumerate(frames)
+            ]
+        schema = MULTI_LABEL_PREDICTIONS if predictor.labels.multi_label else PREDICTIONS
     columns = {name: pa.array([row[name] for row in rows], schema.field(name).type) for name in schema.names}
     write_pack(target, columns, schema)
 
@@ -153,6 +165,29 @@ def _predictions(
     else:
         for frame, sample in read_windows(argument, config):
             yield [frame], network.predict(predictor.batch([sample]))
+
+
+def _detected_rows(
+    argument: Mapping[str, Any], predictor: Predictor, shape: tuple[int, int]
+) -> Iterator[dict[str, Any]]:
+    """A row a frame of ``shape``: what was detected, in its pixels, and the label maps that are painted of it."""
+    network = predictor.network
+    for frame, sample in read_windows(argument, predictor.config):
+        batch = predictor.batch([sample])
+        (found,) = network.detect(batch)
+        height, width = batch["frames"].shape[2:4]
+        scale = found.boxes.new_tensor((shape[1] / width, shape[0] / height) * 2)
+        found = replace(found, boxes=found.boxes * scale)
+        regions = FrameRegions(
+            boxes=found.boxes.cpu().numpy(),
+            scores=found.scores.cpu().numpy(),
+            actor_scores=found.actor_scores.cpu().numpy(),
+            soft_masks=found.soft_masks.cpu().numpy(),
+        )
+        columns = detection_columns(regions, shape=shape, threshold=predictor.config.mask_threshold)
+        columns["action_scores"] = list(found.action_scores.cpu().numpy())
+        detections = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        yield {"frame": frame, **_encode(network.paint([found], shape), 0, shape), "detections": detections}
 
 
 def _encode(

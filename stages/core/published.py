@@ -27,7 +27,7 @@ CITED = {
     "gavrilyuk2018": "Gavrilyuk et al. 2018",
     "rana2021": "Rana and Rawat 2021",
 }
-PAPERS = {"region_masks": "dang2018", "sentence": "gavrilyuk2018", "ssa2d": "rana2021"}
+PAPERS = {"joint": "ji2018", "region_masks": "dang2018", "sentence": "gavrilyuk2018", "ssa2d": "rana2021"}
 """A method -> the paper that it is of, by which it may be called too."""
 TASKS = {"a2d": "A2D", "vidor": "VidOR", "vidor-predicates": "VidOR"}
 """Key of a label space -> the data set of the published figures that stand beside what was computed with its labels."""

@@ -4,30 +4,38 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stages.core import runs, tables
 from stages.core.labels import LabelSpace
-from stages.core.scores import confusion, sizes
+from stages.core.scores import boxes, confusion, sizes
 from stages.core.scores.confusion import Confusions, class_rows
 from stages.core.scores.multi_label import FREQUENT
 from stages.core.scores.segmentation import NON_BOUNDARY
-from stages.core.scores.zero_shot import MapEvidence, of_confusions
+from stages.core.scores.zero_shot import BoxEvidence, MapEvidence, of_confusions, of_detections
+
+T = TypeVar("T")
 
 KINDS = ("actor", "action", "joint")
+DETECTION = "detection"
+"""Section of metrics.json that methods have which find boxes."""
+MEANS = ("pair_map", "actor_map", "action_map")
+"""Of that section, mean average precisions."""
 COLUMNS = ("dataset", "method", "inputs", "variant", "seed", "metric", "value", "coverage")
 """Of results.csv: a figure a row."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One run's scores: metrics.json, and the confusion matrix of each test clip (None in multi-label data)."""
+    """One run's scores: metrics.json, the confusion matrix of each test clip (None in multi-label data), and where its
+    detections lie (None where there are none that can be scored)."""
 
     run: runs.Run
     metrics: dict[str, Any]
     confusions: Confusions | None
+    detections: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,16 +55,29 @@ def has(data: Path, name: str) -> bool:
 def read(run_: runs.Run, folder: Path, space: LabelSpace) -> Result:
     """The scores of ``run_`` in its folder of data/evaluate."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    if space.multi_label:
-        return Result(run=run_, metrics=metrics, confusions=None)
+    return Result(
+        run=run_,
+        metrics=metrics,
+        confusions=None if space.multi_label else read_confusions(folder, space),
+        detections=folder / "detections.parquet" if DETECTION in metrics else None,
+    )
+
+
+def read_confusions(folder: Path, space: LabelSpace) -> Confusions:
+    """The confusion matrix of each test clip of a run in its folder of data/evaluate."""
     table = tables.read_parquet(folder / "confusion.parquet", tables.CONFUSION).to_pandas()
     clips = {}
     for video, cells in table[table["kind"] == "joint"].groupby("video"):
         matrix = np.zeros((space.ids, space.ids), np.int64)
         matrix[cells["truth"], cells["predicted"]] = cells["pixels"]
         clips[str(video)] = matrix
-    confusions = Confusions(list(clips), {"joint": np.stack(list(clips.values()))}, space)
-    return Result(run=run_, metrics=metrics, confusions=confusions)
+    return Confusions(list(clips), {"joint": np.stack(list(clips.values()))}, space)
+
+
+def on_same_clips(first: Confusions, second: Confusions) -> tuple[Confusions, Confusions]:
+    """Both on the clips that both have."""
+    clips = sorted(set(first.clips) & set(second.clips))
+    return first.only(clips), second.only(clips)
 
 
 def coverage(result: Result) -> str:
@@ -88,6 +109,12 @@ def rows(dataset_name: str, result: Result) -> list[tuple[Any, ...]]:
         add(metric, value, variant=without)
     for name, value in result.metrics.get("consistency", {}).items():
         add(f"consistency/{name}", value)
+    if detection := result.metrics.get(DETECTION):
+        for metric, value in _averages(detection):
+            add(metric, value)
+        for size in sizes.SIZES:
+            for metric, value in _averages(detection["by_size"][size]):
+                add(f"{size}/{metric}", value)
     for kind, _, name, accuracy, _ in class_rows(result.confusions) if result.confusions else ():
         if kind == "joint":
             add(f"accuracy/{name}", accuracy)
@@ -100,14 +127,38 @@ def _figures(scores: dict[str, Any]) -> Iterator[tuple[str, float | None]]:
             yield f"{kind}/{name}", value
 
 
+def _averages(scores: dict[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """Mean average precisions, each with its interval."""
+    for name in MEANS:
+        for bound in ("", "_low", "_high"):
+            yield f"{DETECTION}/{name}{bound}", scores[f"{name}{bound}"]
+
+
 def zero_shot(found: Iterable[Result]) -> dict[str, MapEvidence]:
     """``<method>, <inputs>, <seed>`` -> evidence of its runs without the actions of one actor each."""
-    models: dict[str, dict[str, Confusions]] = {}
-    for result in found:
-        run_ = result.run
-        if run_.held_out is not None and result.confusions is not None:
-            models.setdefault(f"{run_.method}, {run_.inputs}, {run_.seed}", {})[run_.held_out] = result.confusions
+    models = _by_held_out((result, result.confusions) for result in found)
     return {name: of_confusions(of_actor) for name, of_actor in models.items()}
+
+
+def zero_shot_by_boxes(found: Iterable[Result], index: Path) -> dict[str, BoxEvidence]:
+    """The same of the detections of runs that have some; ``index`` is data/index."""
+    models = _by_held_out((result, result.detections) for result in found)
+    if not models:
+        return {}
+    truth = boxes.read_truth(index)
+    return {name: of_detections(truth, of_actor, count_missing=True) for name, of_actor in models.items()}
+
+
+def _by_held_out(found: Iterable[tuple[Result, T | None]]) -> dict[str, dict[str, T]]:
+    """Of runs that have something to show: who they are without the held-out actor -> that actor -> it."""
+    models: dict[str, dict[str, T]] = {}
+    for result, shown in found:
+        run_ = result.run
+        own, held_out = runs.split_variant(run_.method, run_.variant)
+        if held_out is not None and shown is not None:
+            method = run_.method if own == runs.FULL else f"{run_.method} {own}"
+            models.setdefault(f"{method}, {run_.inputs}, {run_.seed}", {})[held_out] = shown
+    return models
 
 
 def known_sizes(result: Result) -> list[str]:

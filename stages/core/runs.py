@@ -9,7 +9,8 @@ from stages.core.params import PARAMS, Section, nearest, read, validate
 INPUTS = ("rgb", "flow", "rgb+flow")
 FULL = "full"
 HELD_OUT = "without_"
-"""Variant ``without_<actor>``: trained without the actions of that actor, so that it can be tested on them."""
+"""Variant ``without_<actor>``: trained without the actions of that actor, so that it can be tested on them. Behind
+another variant of the method and a hyphen (``joint_space-without_cat``), it is that one."""
 OTHER_FLOW = "_flow"
 """Variant ``<backend>_flow``: reads a recipe of that backend, in place of the one that `full` runs read."""
 
@@ -43,9 +44,18 @@ class Run:
     @property
     def held_out(self) -> str | None:
         """The actor whose actions the run may not learn (zero-shot), or None."""
-        if self.variant in VARIANTS.get(self.method, ()):  # without a part of the method
-            return None
-        return self.variant.removeprefix(HELD_OUT) if self.variant.startswith(HELD_OUT) else None
+        return split_variant(self.method, self.variant)[1]
+
+
+def split_variant(method: str, variant: str) -> tuple[str, str | None]:
+    """What a run's ``variant`` says: the variant of ``method`` (`full`: the plain one), and the actor held out or None.
+
+    Of ``without_<x>`` x is an actor, unless that is a variant of the method itself: one without a part of it.
+    """
+    if variant in VARIANTS.get(method, ()):
+        return variant, None
+    own, held_out, actor = f"-{variant}".rpartition(f"-{HELD_OUT}")
+    return (own.removeprefix("-") or FULL, actor) if held_out else (variant, None)
 
 
 def parse(name: str, entry: Entry) -> Run:
@@ -84,16 +94,16 @@ def _check_regions(run: Run) -> None:
         raise ValueError(
             f"runs: `{run.name}` has `{run.regions}` for regions; write data/regions/<source>, one of regions.sources"
         )
-    if run.variant.startswith(HELD_OUT):
+    if run.held_out is not None:
         raise ValueError(f"runs: `{run.name}`: its front-end would have seen those actions; hold them out in deeplab")
 
 
 def _check_variant(run: Run) -> None:
     own = VARIANTS.get(run.method, ())
-    if run.variant == FULL or run.variant in own or run.variant.startswith(HELD_OUT):
+    if split_variant(run.method, run.variant)[0] in (FULL, *own):
         return
     if not run.variant.endswith(OTHER_FLOW):
-        known = ", ".join((FULL, *own, f"{HELD_OUT}<actor>", f"<backend>{OTHER_FLOW}"))
+        known = ", ".join((FULL, *own, f"{HELD_OUT}<actor>", f"<variant>-{HELD_OUT}<actor>", f"<backend>{OTHER_FLOW}"))
         raise ValueError(f"runs: `{run.name}`: no variant `{run.variant}`; there are {known}")
     backend = run.variant.removesuffix(OTHER_FLOW)
     if run.flow is None or not run.flow.name.startswith(f"{backend}-"):

@@ -1,8 +1,9 @@
 """Sections of the report beside its main table, as lines of Markdown; none where there is nothing to tell."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -50,29 +51,77 @@ def consistency(found: Iterable[Result]) -> list[str]:
     return lines
 
 
+def detection(found: Iterable[Result]) -> list[str]:
+    """How well actors and what they do are found by boxes: a line a run of a method that finds some."""
+    scored = {result.run.name: result.metrics[results.DETECTION] for result in found if result.detections is not None}
+    if not scored:
+        return []
+    kinds = [name.removesuffix("_map") for name in results.MEANS]
+    classes = next(iter(scored.values()))["classes"]
+    lines = [
+        "Detection, mean average precision of boxes (VOC 2007, IoU 0.5) over the classes with truth: "
+        + ", ".join(f"{classes[kind]} {kind}s" for kind in kinds)
+        + " (`none` is no action here).",
+        "",
+        "| run | " + " | ".join(f"{kind} mAP | 95 % over clips" for kind in kinds) + " |",
+        "|---|" + "---:|" * (2 * len(kinds)),
+    ]
+    for name, scores in scored.items():
+        lines.append(f"| {name} | " + " | ".join(_with_interval(scores, mean) for mean in results.MEANS) + " |")
+    return lines
+
+
 def zero_shot(found: Iterable[Result], bootstrap: resampling.Parameters) -> list[str]:
-    """Actors whose actions nobody taught: a line a method, over the runs that held out one actor each."""
-    lines: list[str] = []
-    for name, evidence in results.zero_shot(found).items():
-        scores = scores_of_zero_shot.summary(evidence, bootstrap)
-        splits = scores["splits"].items()
-        lines += [
-            f"| {name} | {scores['class_accuracy']:.1f} | {scores['class_accuracy_low']:.1f} to "
-            f"{scores['class_accuracy_high']:.1f} | {scores['mean_iou']:.1f} | {scores['pairs']} of "
-            f"{scores['of_pairs']} | "
-            + ", ".join(f"{actor} {one['class_accuracy']:.1f}" for actor, one in splits)
-            + " |"
-        ]
+    """Actors whose actions nobody taught, in label maps: a line a method, over the runs that held out an actor each."""
+    lines = [
+        _zero_shot_line(name, scores_of_zero_shot.summary(evidence, bootstrap), ("class_accuracy", "mean_iou"))
+        for name, evidence in results.zero_shot(found).items()
+    ]
     if not lines:
         return []
-    titles = "| method, inputs, seed | pair accuracy | 95 % over clips | mIoU | pairs | accuracy by held-out actor |"
     return [
         "Zero-shot: each pair on the run that never saw its actor's actions.",
         "",
-        titles,
-        "|---|---:|---:|---:|---:|---|",
+        "| method, inputs, seed | pair accuracy | 95 % over clips | mIoU | 95 % over clips | pairs | "
+        "accuracy by held-out actor |",
+        "|---|---:|---:|---:|---:|---:|---|",
         *lines,
     ]
+
+
+def zero_shot_by_boxes(found: Iterable[Result], index: Path, bootstrap: resampling.Parameters) -> list[str]:
+    """The same in detections, on the data set of data/index at ``index``."""
+    lines = [
+        _zero_shot_line(name, scores_of_zero_shot.summary(evidence, bootstrap), ("pair_map",))
+        for name, evidence in results.zero_shot_by_boxes(found, index).items()
+    ]
+    if not lines:
+        return []
+    return [
+        "Zero-shot by boxes: each pair's average precision on the run that never saw its actor's actions. A joint "
+        "space of actors and actions (`joint_space`) has nothing to say of them.",
+        "",
+        "| method, inputs, seed | pair mAP | 95 % over clips | pairs | mAP by held-out actor |",
+        "|---|---:|---:|---:|---|",
+        *lines,
+    ]
+
+
+def _zero_shot_line(name: str, scores: dict[str, Any], figures: Sequence[str]) -> str:
+    by_actor = [f"{actor} {_number(one[figures[0]])}" for actor, one in scores["splits"].items()]
+    cells = [*(_with_interval(scores, figure) for figure in figures), f"{scores['pairs']} of {scores['of_pairs']}"]
+    return f"| {name} | " + " | ".join(cells) + f" | {', '.join(by_actor)} |"
+
+
+def _with_interval(scores: dict[str, Any], figure: str) -> str:
+    """Two cells: a figure, and its interval."""
+    low, high = (_number(scores[f"{figure}_{bound}"]) for bound in ("low", "high"))
+    return f"{_number(scores[figure])} | {low} to {high}"
+
+
+def _number(value: float | None) -> str:
+    """Nothing for what is not defined."""
+    return "" if value is None or pd.isna(value) else f"{value:.1f}"
 
 
 def regions(folder: Path) -> list[str]:

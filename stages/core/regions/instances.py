@@ -1,5 +1,7 @@
-"""The annotated instances of a data set, frame by frame: what segmenters learn from, and what regions should be."""
+"""The annotated instances of a data set, frame by frame: what segmenters and detectors learn from, and what regions
+should be."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,7 @@ class Instance:
 
     actor: int  # UNTOLD where nobody told
     rle: Rle
+    actions: tuple[int, ...] = ()  # one, or any number in multi-label data; none where nobody told
 
     @property
     def mask(self) -> np.ndarray:
@@ -36,9 +39,15 @@ def read(samples: Dataset) -> dict[Frame, list[Instance]]:
     assert samples.index is not None, "this data set was made without its tables"
     found: dict[Frame, list[Instance]] = {(frame.video, frame.frame): [] for frame in samples.frames}
     table = tables.read_parquet(samples.index / "instances.parquet", tables.INSTANCES)
-    for row in table.select(["video", "frame", "actor", "height", "width", "mask"]).to_pylist():
+    for row in table.select(["video", "frame", "actor", "actions", "height", "width", "mask"]).to_pylist():
         rle = {"size": [row["height"], row["width"]], "counts": row["mask"]}
         frame = (row["video"], row["frame"])
         if frame in found and coco.area(rle) > 0:
-            found[frame].append(Instance(row["actor"], rle))
+            found[frame].append(Instance(row["actor"], rle, tuple(row["actions"])))
     return found
+
+
+def named(instances: Sequence[Instance], shape: Sequence[int]) -> tuple[list[Instance], np.ndarray]:
+    """Those in a frame of ``shape`` (H, W) whose actor somebody told, and their masks (N, H, W) bool."""
+    told = [seen for seen in instances if seen.actor != UNTOLD]
+    return told, np.array([seen.mask for seen in told], bool).reshape(-1, *shape)

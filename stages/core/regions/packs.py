@@ -9,6 +9,7 @@ Axes: R regions of one frame, K actors (background first), H, W frame.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -61,31 +62,39 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
 def write_regions(
     path: Path, video: str, frames: Mapping[int, FrameRegions], *, shape: tuple[int, int], threshold: float
 ) -> None:
-    """Pack the regions of the ``frames`` of ``shape`` (H, W) that were looked at, by number.
-
-    A region's mask holds the pixels at which its soft mask, as it is stored, is above ``threshold``. Not atomic.
-    """
+    """Pack the regions of the ``frames`` of ``shape`` (H, W) that were looked at, by number. Not atomic."""
     actors = max((regions.actor_scores.shape[1] for regions in frames.values()), default=0)
     schema = DETECTIONS.with_metadata({"actors": str(actors), "frames": " ".join(map(str, frames))})
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema, options=options) as writer:
         for number, regions in frames.items():
-            soft = np.rint(regions.soft_masks * CERTAIN).astype(np.uint8)
-            masks = pasted(regions.boxes, soft.astype(np.float32) / CERTAIN, shape=shape, threshold=threshold)
             count = len(regions.scores)
             columns = {
                 "video": [video] * count,
                 "frame": [number] * count,
-                **dict(zip(CORNERS, regions.boxes.T, strict=True)),
-                "score": regions.scores,
-                "actor_scores": list(regions.actor_scores),
+                **detection_columns(regions, shape=shape, threshold=threshold),
                 "action_scores": [None] * count,
-                "height": [shape[0]] * count,
-                "width": [shape[1]] * count,
-                "mask": [coco.encode(np.asfortranarray(mask, np.uint8))["counts"] for mask in masks],
-                "soft_mask": [mask.tobytes() for mask in soft],
             }
             writer.write_batch(pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema))
+
+
+def detection_columns(regions: FrameRegions, *, shape: tuple[int, int], threshold: float) -> dict[str, Sequence[Any]]:
+    """What regions of a frame of ``shape`` (H, W) give of the columns of ``tables.DETECTIONS``.
+
+    A region's mask holds the pixels at which its soft mask, as it is stored, is above ``threshold``.
+    """
+    count = len(regions.scores)
+    soft = np.rint(regions.soft_masks * CERTAIN).astype(np.uint8)
+    masks = pasted(regions.boxes, soft.astype(np.float32) / CERTAIN, shape=shape, threshold=threshold)
+    return {
+        **dict(zip(CORNERS, regions.boxes.T, strict=True)),
+        "score": regions.scores,
+        "actor_scores": list(regions.actor_scores),
+        "height": [shape[0]] * count,
+        "width": [shape[1]] * count,
+        "mask": [coco.encode(np.asfortranarray(mask, np.uint8))["counts"] for mask in masks],
+        "soft_mask": [mask.tobytes() for mask in soft],
+    }
 
 
 def pasted(boxes: np.ndarray, soft_masks: np.ndarray, *, shape: tuple[int, int], threshold: float) -> np.ndarray:

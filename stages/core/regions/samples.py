@@ -12,17 +12,13 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from models.regions import RegionBatch
-from stages.core import transforms, windows
+from stages.core import windows
 from stages.core.dataset import Dataset
 from stages.core.generator.stills import KINDS, Still, make_still
+from stages.core.regions import augmentation
 from stages.core.regions.framing import Framing
-from stages.core.regions.instances import UNTOLD, Frame, Instance
-from stages.core.regions.packs import box_of
+from stages.core.regions.instances import Frame, Instance, named
 from stages.core.sampler import drawn_batches
-from stages.core.windows import Sample
-
-LEAST_PIXELS = 16
-"""Of a mask: what a crop leaves of an instance may be too little to tell that it is one."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,7 @@ class AnnotatedFrames:
         """The annotated frame at ``position``."""
         frame = self._samples.frames[position]
         (picture,) = windows.read(self._samples, frame.video, [frame.frame], labelled=False).frames
-        told = [seen for seen in self._instances[frame.video, frame.frame] if seen.actor != UNTOLD]
-        masks = np.array([seen.mask for seen in told], bool).reshape(-1, *picture.shape[:2])
+        told, masks = named(self._instances[frame.video, frame.frame], picture.shape[:2])
         return Annotated(picture, [seen.actor for seen in told], masks)
 
 
@@ -93,35 +88,20 @@ class RegionSamples(TorchDataset[Annotated]):
         draw, position = drawn
         random = np.random.default_rng((self._seed, draw))
         seen = self._source.read(position)
-        # Transforms go through label maps one by one, so each mask is one, behind an empty one that is always there.
-        empty = np.zeros((1, *seen.picture.shape[:2]), np.uint8)
-        sample = Sample(frames=seen.picture[None], labels=np.concatenate([empty, seen.masks]).astype(np.uint8))
-        if self._framing.crop is not None:
-            sample = transforms.augment(sample, random, height=self._framing.height, size=self._framing.crop)
-        else:
-            sample = transforms.to_height(sample, self._framing.height)
-            sample = transforms.flip(sample) if random.random() < 0.5 else sample
-        masks = sample.labels[1:] == 1  # not 255, which lies outside the frame
-        kept = [number for number, mask in enumerate(masks) if np.count_nonzero(mask) >= LEAST_PIXELS]
-        return Annotated(sample.frames[0], [seen.labels[number] for number in kept], masks[kept])
+        sample, masks, kept = augmentation.augment(
+            seen.picture[None], seen.masks, random, height=self._framing.height, crop=self._framing.crop
+        )
+        return Annotated(sample.frames[0], [seen.labels[number] for number in kept], masks)
 
 
 def to_batch(pictures: Sequence[Annotated]) -> RegionBatch:
     """Pictures side by side; smaller ones are padded with zeros at the right and below."""
-    height, width = (max(seen.picture.shape[axis] for seen in pictures) for axis in (0, 1))
-
-    def padded(array: np.ndarray, rows: int) -> torch.Tensor:
-        """``array`` with (H, W) at axes ``rows`` and the next."""
-        missing = [(0, 0)] * array.ndim
-        missing[rows : rows + 2] = (0, height - array.shape[rows]), (0, width - array.shape[rows + 1])
-        return torch.from_numpy(np.pad(array, missing))
-
-    boxes = [np.array([box_of(mask) for mask in seen.masks], np.float32).reshape(-1, 4) for seen in pictures]
+    shape = tuple(max(seen.picture.shape[axis] for seen in pictures) for axis in (0, 1))
     return RegionBatch(
-        frames=torch.stack([padded(seen.picture, 0) for seen in pictures]),
-        boxes=[torch.from_numpy(array) for array in boxes],
+        frames=torch.from_numpy(np.stack([augmentation.padded(seen.picture, shape, rows=0) for seen in pictures])),
+        boxes=[torch.from_numpy(augmentation.boxes_of(seen.masks)) for seen in pictures],
         labels=[torch.tensor(seen.labels, dtype=torch.int64) for seen in pictures],
-        masks=[padded(seen.masks, 1) for seen in pictures],
+        masks=[torch.from_numpy(augmentation.padded(seen.masks, shape, rows=1)) for seen in pictures],
     )
 
 

@@ -1,7 +1,8 @@
 """Boxes on disk: the instances of data/index, and anybody's detections as ``tables.DETECTIONS``.
 
 A prediction is one parquet file or a folder of them (or one that holds it as ``clips``). A frame without a row has no
-detection; a video without one must still be known to have been looked at: by an empty ``<video>.parquet``.
+detection; a video without one must still be known to have been looked at: by an empty ``<video>.parquet``, or by the
+file's schema, whose metadata ``videos`` may name all of them, one a line.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from stages.core.scores.average_precision import areas, inclusive, rounded
 Frame = tuple[str, int]
 """Video and number, from 0."""
 CORNERS = ("x1", "y1", "x2", "y2")
+LOOKED_AT = b"videos"
+"""Metadata of a table of detections."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,10 @@ def read_prediction(path: Path, truth: Truth) -> Prediction:
     ``truth`` or has another resolution there.
     """
     files = _files(path)
-    table = pa.concat_tables([_read(file) for file in files])
+    parts = [_read(file) for file in files]
+    table = pa.concat_tables(parts)
     videos = frozenset(pc.unique(table["video"]).to_pylist()) | {file.stem for file in files if path.is_dir()}
+    videos |= {video for part in parts for video in looked_at(part)}
     known = set(truth.videos)
     if unknown := sorted(set(pc.unique(table["video"]).to_pylist()) - known):
         raise ValueError(f"{path}: detections of {_some(unknown)}, no test clip of the truth; leave them out")
@@ -109,6 +114,16 @@ def read_prediction(path: Path, truth: Truth) -> Prediction:
         for frame, rows in _by_frame(table)
     }
     return Prediction(found, videos & known)
+
+
+def with_looked_at(table: pa.Table, videos: Sequence[str]) -> pa.Table:
+    """Detections that name the ``videos`` that were looked at, also those in which nothing was found."""
+    return table.replace_schema_metadata({LOOKED_AT: "\n".join(videos)})
+
+
+def looked_at(table: pa.Table) -> list[str]:
+    """The videos that a table of detections names so; none where it names none."""
+    return (table.schema.metadata or {}).get(LOOKED_AT, b"").decode().splitlines()
 
 
 def _instances(

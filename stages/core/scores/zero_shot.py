@@ -6,8 +6,7 @@ models). There is no list of held-out pairs. The figure is the mean over all val
 on its own actor's model (43 in A2D); not the mean of the seven means.
 
 Methods that find boxes get AP as ``detection`` defines it (variant `tsmt`), methods that give label maps IoU and
-accuracy of each pair over all pixels. The predictions lie in one folder, by actor: ``<actor>/`` (as for the other
-scores), or ``<actor>.parquet`` of detections.
+accuracy of each pair over all pixels. Predictions lie by actor: ``<actor>/``, or ``<actor>.parquet`` of detections.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -123,6 +122,26 @@ def of_confusions(found: Mapping[str, Confusions]) -> MapEvidence:
     return MapEvidence(clips, np.concatenate(pixels, axis=2), pairs)
 
 
+def of_detections(truth: boxes.Truth, models: Mapping[str, Path], *, count_missing: bool) -> BoxEvidence:
+    """Evidence of the detections of the ``models`` by held-out actor; of the clips that all of them looked at."""
+    found = {actor: boxes.read_prediction(path, truth) for actor, path in models.items()}
+    clips = truth.videos
+    for actor, prediction in found.items():
+        try:
+            seen = set(detection.looked_at(truth, prediction, count_missing=count_missing))
+        except ValueError as error:
+            raise ValueError(f"{models[actor]}: {error}") from error
+        clips = [clip for clip in clips if clip in seen]
+    if not clips:
+        raise ValueError("no test clip that all models mention: nothing can be scored")
+    pairs = Pairs(truth.label_space, list(models))
+    rankings = [
+        detection.rank(truth, found[actor], clips=clips, of=[("pair", pair) for pair in ids], variant="tsmt")
+        for actor, ids in pairs.by_actor.items()
+    ]
+    return BoxEvidence(side_by_side(rankings), pairs)
+
+
 Parts = dict[str, BoxEvidence] | dict[str, MapEvidence]
 
 
@@ -184,25 +203,10 @@ def summary(
 def _of_boxes(truth: Path, folder: Path, *, count_missing: bool) -> tuple[Parts, dict[str, Any]]:
     instances = boxes.read_truth(truth)
     models = _models(folder, instances.label_space, count_missing=count_missing)
-    pairs = Pairs(instances.label_space, list(models))
-    found = {actor: boxes.read_prediction(path, instances) for actor, path in models.items()}
-    clips = set(instances.videos)
-    for actor, prediction in found.items():
-        try:
-            clips &= set(detection.looked_at(instances, prediction, count_missing=count_missing))
-        except ValueError as error:
-            raise ValueError(f"{models[actor]}: {error}") from error
-    if not clips:
-        raise ValueError(f"{folder}: no test clip that all models mention: nothing can be scored")
-    ordered = [clip for clip in instances.videos if clip in clips]
-    rankings = [
-        detection.rank(instances, found[actor], clips=ordered, of=[("pair", pair) for pair in ids], variant="tsmt")
-        for actor, ids in pairs.by_actor.items()
-    ]
-    scored = sum(video in clips for video, _ in instances.frames)
-    evidence = BoxEvidence(side_by_side(rankings), pairs)
+    evidence = of_detections(instances, models, count_missing=count_missing)
+    scored = sum(video in evidence.clips for video, _ in instances.frames)
     parts = {segmentation.ALL: evidence} | {size: evidence.of_size(at) for at, size in enumerate(sizes.SIZES)}
-    return parts, _coverage(pairs, scored, len(instances.frames), len(ordered))
+    return parts, _coverage(evidence, scored, len(instances.frames))
 
 
 def _of_maps(truth: Path, folder: Path, *, count_missing: bool) -> tuple[Parts, dict[str, Any]]:
@@ -218,9 +222,8 @@ def _of_maps(truth: Path, folder: Path, *, count_missing: bool) -> tuple[Parts, 
     parts = {
         part: of_confusions({actor: found.parts[part] for actor, found in compared.items()}) for part in first.parts
     }
-    whole = parts[segmentation.ALL]
     scored = min(found.scored for found in compared.values())
-    return parts, _coverage(whole.pairs, scored, first.annotated, len(whole.clips))
+    return parts, _coverage(parts[segmentation.ALL], scored, first.annotated)
 
 
 def _models(folder: Path, labels: LabelSpace, *, count_missing: bool) -> dict[str, Path]:
@@ -242,6 +245,6 @@ def _models(folder: Path, labels: LabelSpace, *, count_missing: bool) -> dict[st
     return found
 
 
-def _coverage(pairs: Pairs, scored: int, frames: int, clips: int) -> dict[str, Any]:
-    missing = [actor for actor in pairs.label_space.actors[1:] if actor not in pairs.actors]
-    return {"scored": scored, "of": frames, "clips": clips, "missing_models": missing}
+def _coverage(evidence: BoxEvidence | MapEvidence, scored: int, frames: int) -> dict[str, Any]:
+    missing = [actor for actor in evidence.pairs.label_space.actors[1:] if actor not in evidence.pairs.actors]
+    return {"scored": scored, "of": frames, "clips": len(evidence.clips), "missing_models": missing}
