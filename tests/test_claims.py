@@ -8,10 +8,14 @@ import pytest
 from benchmarks.workspace import CHECKOUT
 from stages import claims
 from stages.core import claims as table_of_claims
-from stages.core import runs
+from stages.core import runs, tables
 from stages.core.claims import CLAIMS, PAIRS, Claim, Setting
+from stages.core.dataset import Description, write_description
+from stages.core.labels import A2D
 from stages.core.params import edited
+from stages.core.scores import resampling
 
+DRAWS = resampling.Parameters(resamples=40, seed=0)
 ONE, OTHER = Setting("region_masks", "rgb"), Setting("deeplab", "rgb")
 
 
@@ -34,7 +38,8 @@ def test_the_runs_of_a_paper_s_claims_are_sound_and_are_added_once(parameters: P
     now = runs.all_runs(parameters)
     assert added and set(now) == set(there) | set(added)
     for claim in table_of_claims.of_paper(paper):
-        assert {side.name(seed) for side in (claim.better, claim.worse) for seed in claims.SEEDS} <= set(now)
+        seeds = claims.SEEDS[: claim.seeds]
+        assert {side.name(seed) for side in (claim.better, claim.worse) for seed in seeds} <= set(now)
     assert claims.add(paper, parameters) == []
     comments = [line for line in before.splitlines() if line.startswith("#")]
     assert all(comment in parameters.read_text() for comment in comments)
@@ -68,6 +73,22 @@ def test_each_part_of_the_single_shot_paper_is_tested_by_the_run_without_it() ->
     assert {(full, addition), (addition, full)} < sides
 
 
+def test_headlines_of_the_joint_paper_are_tested_over_seeds_and_its_choices_with_one() -> None:
+    full, rgb = Setting("joint", "rgb+flow"), Setting("joint", "rgb")
+    found = {(claim.worse, claim.metrics[0]): claim for claim in table_of_claims.of_paper("ji2018")}
+    assert all(claim.better == full for claim in found.values())
+    seeds = {(side.variant, side.inputs, metric): claim.seeds for (side, metric), claim in found.items()}
+    assert seeds == {
+        ("full", "rgb", "action/class_accuracy"): 3,
+        ("full", "rgb", "detection/pair_map"): 3,
+        ("without_temporal", "rgb+flow", "action/class_accuracy"): 3,
+        ("late_fusion", "rgb+flow", "action/class_accuracy"): 1,
+        ("rois_from_both", "rgb+flow", "actor/class_accuracy"): 1,
+    }
+    means = {"action/class_accuracy", "action/mean_iou", "joint/class_accuracy", "joint/mean_iou"}
+    assert set(found[rgb, "action/class_accuracy"].metrics) == means
+
+
 def test_the_pairs_of_figure_3_are_all_valid_pairs_and_not_background() -> None:
     assert len(PAIRS) == 43 and "accuracy/dog-none" in PAIRS and "accuracy/background" not in PAIRS
 
@@ -75,13 +96,14 @@ def test_the_pairs_of_figure_3_are_all_valid_pairs_and_not_background() -> None:
 def test_a_paper_may_be_called_by_its_method() -> None:
     assert table_of_claims.of_paper("ssa2d") is CLAIMS["rana2021"]
     assert table_of_claims.of_paper("region_masks") is CLAIMS["dang2018"]
+    assert table_of_claims.of_paper("joint") is CLAIMS["ji2018"]
     nothing = results((ONE, 0, "a", 5))
-    assert claims.lines("ssa2d", nothing) == claims.lines("rana2021", nothing)
+    assert claims.lines("ssa2d", nothing, DRAWS) == claims.lines("rana2021", nothing, DRAWS)
 
 
-def shown(claim: Claim, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> str:
+def shown(claim: Claim, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, data: Path = Path("nowhere")) -> str:
     monkeypatch.setitem(CLAIMS, "toy", (claim,))
-    return claims.lines("toy", table)[-1]
+    return claims.lines("toy", table, DRAWS, data=data)[-1]
 
 
 def test_a_claim_holds_by_the_mean_difference_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +120,52 @@ def test_a_claim_of_more_here_than_there_is_a_difference_of_differences(monkeypa
     table = results((ONE, 0, "small", 20), (OTHER, 0, "small", 10), (ONE, 0, "large", 60), (OTHER, 0, "large", 58))
     line = shown(Claim("Most for small ones", ONE, OTHER, ("small",), than=("large",)), table, monkeypatch)
     assert line == "| Most for small ones | +8.0 | +8.0 to +8.0 | 1 of 1 |"
+
+
+def write_confusion(data: Path, side: Setting, clips: dict[str, dict[tuple[int, int], int]]) -> None:
+    """What evaluate leaves of a run: (truth, predicted) -> pixels of each clip."""
+    rows = [
+        {"video": video, "kind": "joint", "truth": truth, "predicted": predicted, "pixels": pixels}
+        for video, cells in clips.items()
+        for (truth, predicted), pixels in cells.items()
+    ]
+    path = data / "evaluate" / side.name(0) / "confusion.parquet"
+    tables.write_parquet(path, tables.rows_to_table(rows, tables.CONFUSION))
+
+
+def test_a_claim_of_one_seed_has_an_interval_over_the_clips_that_both_sides_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One side has each clip right; the other calls half of `first` another action and nothing of `second`.
+
+    Background is right: class accuracy over it and 17 is 25 points ahead with `first` alone, 50 with `second` alone.
+    """
+    right = {(0, 0): 8, (17, 17): 8}
+    write_confusion(tmp_path, ONE, {"first": right, "second": right, "third": right})
+    others = {"first": {(0, 0): 8, (17, 17): 4, (17, 18): 4}, "second": {(0, 0): 8, (17, 0): 8}}
+    write_confusion(tmp_path, OTHER, others)
+    (tmp_path / "index").mkdir()
+    write_description(tmp_path / "index", Description("a2d", A2D))
+    table = results(*((side, seed, "joint/class_accuracy", 90 - 40 * (side == OTHER)) for side in (ONE, OTHER)
+                      for seed in range(3)))  # fmt: skip
+    claim = Claim("One beats the other", ONE, OTHER, ("joint/class_accuracy",), seeds=1)
+    line = shown(claim, table, monkeypatch, tmp_path)
+    assert line == "| One beats the other | +40.0 | +25.0 to +50.0 | 1 of 1 |"
+
+
+def test_of_a_claim_of_one_seed_one_run_a_side_is_added(parameters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Setting("deeplab", "rgb+flow", "late_fusion")
+    both = (
+        Claim("a", Setting("deeplab", "rgb"), other, ("a",), seeds=1),
+        Claim("b", ONE, Setting("deeplab", "rgb"), ("a",)),
+    )
+    monkeypatch.setitem(CLAIMS, "toy", both)
+    added = claims.add("toy", parameters)
+    assert [name for name in added if "late_fusion" in name] == ["deeplab-rgb+flow-late_fusion-0"]
+    assert [name for name in added if name.startswith("deeplab-rgb-full")] == [
+        "deeplab-rgb-full-1",
+        "deeplab-rgb-full-2",
+    ]
 
 
 def test_a_claim_that_was_not_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

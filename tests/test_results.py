@@ -12,6 +12,7 @@ from stages.core.labels import A2D
 from stages.core.results import Result
 from stages.core.scores import resampling, segmentation
 from stages.core.scores.confusion import Confusions
+from tests.boxes import detection, write_detections, write_index
 
 DRAWS = resampling.Parameters(resamples=20, seed=0)
 
@@ -68,6 +69,59 @@ def test_the_report_shows_zero_shot_splits_and_says_over_how_many_pairs() -> Non
     lines = sections.zero_shot([adult], DRAWS)
     assert lines[-1].startswith("| deeplab, rgb, 0 | 75.0 |") and "| 1 of 43 | adult 75.0 |" in lines[-1]
     assert sections.zero_shot([FULL], DRAWS) == []
+
+
+def detected(variant: str, averages: dict[str, float], found: Path | None = None) -> Result:
+    """A run of `joint` whose detections score ``averages`` (pair, actor, action), and nothing for large actors."""
+    values = {f"{kind}_map{bound}": value for kind, value in averages.items() for bound in ("", "_low", "_high")}
+    none = dict.fromkeys(values)
+    scores = {**values, "classes": {"pair": 43, "actor": 7, "action": 8}}
+    by_size = {"thirds": [4, 9], "small": values, "medium": values, "large": none}
+    run = runs.Run(f"joint-rgb-{variant}-0", "joint", "rgb", variant, 0)
+    metrics = FULL.metrics | {"detection": scores | {"by_size": by_size}}
+    return Result(run, metrics, FULL.confusions, detections=found or Path("detections.parquet"))
+
+
+AVERAGES = {"pair": 12.34, "actor": 40.0, "action": 20.0}
+
+
+def test_mean_average_precisions_are_rows_with_their_intervals_and_by_size() -> None:
+    rows = {row[5]: row[6] for row in results.rows("sample", detected("full", AVERAGES))}
+    assert (rows["detection/pair_map"], rows["detection/actor_map_low"]) == (12.34, 40)
+    assert (rows["small/detection/action_map"], rows["large/detection/pair_map"]) == (20, None)
+    assert not any("detection" in row[5] for row in results.rows("sample", FULL))
+
+
+def test_the_report_shows_detection_over_how_many_classes_and_leaves_out_who_finds_no_boxes() -> None:
+    lines = sections.detection([FULL, detected("full", AVERAGES)])
+    assert "43 pairs, 7 actors, 8 actions" in lines[0]
+    assert lines[-1] == "| joint-rgb-full-0 | 12.3 | 12.3 to 12.3 | 40.0 | 40.0 to 40.0 | 20.0 | 20.0 to 20.0 |"
+    assert len(lines) == 5 and sections.detection([FULL]) == []
+
+
+def test_zero_shot_by_boxes_scores_each_pair_on_its_actor_s_model_and_each_variant_apart(tmp_path: Path) -> None:
+    """The model without the adult's actions finds the running adult; in a joint space it says that it is a dog."""
+    box, other = (10, 10, 30, 20), (110, 10, 130, 20)
+    index = write_index(tmp_path / "index", {"clip": {0: [(box, 17)]}, "--other": {0: [(other, 78)]}})
+    found = {
+        "without_adult": [detection("clip", 0, box, 17), detection("--other", 0, box, 78)],
+        "without_dog": [detection("--other", 0, other, 76)],
+        "joint_space-without_adult": [detection("clip", 0, box, 78)],
+    }
+    given = [
+        detected(
+            variant, AVERAGES, write_detections(tmp_path / f"{variant}.parquet", rows, looked_at=["clip", "--other"])
+        )
+        for variant, rows in found.items()
+    ]
+    evidence = results.zero_shot_by_boxes([*given, detected("full", AVERAGES)], index)
+    assert list(evidence) == ["joint, rgb, 0", "joint joint_space, rgb, 0"]
+    values = resampling.values(evidence["joint, rgb, 0"])
+    assert (values["adult/pair_map"], values["dog/pair_map"], values["pair_map"]) == (100, 0, 50)
+    lines = sections.zero_shot_by_boxes(given, index, DRAWS)
+    assert lines[-2].startswith("| joint, rgb, 0 | 50.0 |") and lines[-2].endswith("| 2 of 43 | adult 100.0, dog 0.0 |")
+    assert lines[-1].startswith("| joint joint_space, rgb, 0 | 0.0 |") and "| 1 of 43 | adult 0.0 |" in lines[-1]
+    assert sections.zero_shot_by_boxes([FULL], tmp_path / "nowhere", DRAWS) == []
 
 
 def test_the_oracle_is_that_of_the_run_that_covers_most() -> None:

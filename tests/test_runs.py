@@ -28,6 +28,17 @@ def test_a_method_without_one_of_its_parts_holds_no_actor_out() -> None:
     assert parse("ssa2d-rgb-without_cat-0", method="ssa2d").held_out == "cat"
 
 
+def test_an_actor_is_held_out_of_a_variant_behind_its_name() -> None:
+    run = parse("joint-rgb-joint_space-without_cat-0", method="joint")
+    assert (run.variant, run.held_out) == ("joint_space-without_cat", "cat")
+    assert runs.split_variant("joint", run.variant) == ("joint_space", "cat")
+    assert runs.split_variant("joint", "without_cat") == ("full", "cat")
+    assert runs.split_variant("joint", "without_temporal") == ("without_temporal", None)
+    assert runs.split_variant("ssa2d", "without_actor_prior-without_cat") == ("without_actor_prior", "cat")
+    with pytest.raises(ValueError, match="no variant `jointspace-without_cat`; there are full, without_temporal"):
+        parse("joint-rgb-jointspace-without_cat-0", method="joint")
+
+
 def test_a_variant_that_nobody_built_is_an_error_that_names_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"no variant `late-fusion`; there are full, late_fusion, without_<actor>"):
         parse("deeplab-rgb-late-fusion-0")

@@ -16,6 +16,7 @@ from stages.core import dataset, tables
 from stages.core.generator.stills import KINDS
 from stages.core.labels import A2D
 from stages.core.regions import instances, samples
+from stages.core.regions.augmentation import LEAST_PIXELS
 from stages.core.regions.framing import FRAMINGS, Framing
 from stages.core.regions.instances import UNTOLD, Instance
 from tests import make
@@ -184,7 +185,7 @@ def test_crops_cut_masks_and_drop_what_they_leave_out(tmp_path: Path) -> None:
     drawn = samples.RegionSamples(frames, Framing(height=48, crop=(24, 24), still=(48, 64)), seed=0)
     seen = [drawn[(draw, 0)] for draw in range(20)]
     assert {tuple(picture.labels) for picture in seen} == {(5,), (3, 5)}
-    assert all(picture.masks.sum((1, 2)).min() >= samples.LEAST_PIXELS for picture in seen)
+    assert all(picture.masks.sum((1, 2)).min() >= LEAST_PIXELS for picture in seen)
     assert all(picture.masks[-1].all() for picture in seen)  # the large one fills every crop
 
 
@@ -205,7 +206,7 @@ def test_instances_are_read_frame_by_frame_without_empty_masks(tmp_path: Path) -
     tables.write_parquet(tmp_path / "instances.parquet", tables.rows_to_table(rows, tables.INSTANCES))
     found = instances.read(dataset.Dataset("train", packed.frames, 2, packed.clips_folder, index=tmp_path))
     assert list(found) == [("--first_one", 2), ("--first_one", 6)]
-    assert found["--first_one", 2] == [other] and found["--first_one", 6] == []
+    assert found["--first_one", 2] == [Instance(4, other.rle, actions=(1,))] and found["--first_one", 6] == []
     assert found["--first_one", 2][0].mask.sum() == 81
 
 

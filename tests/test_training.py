@@ -16,8 +16,8 @@ from models import deeplab, resnet
 from models.network import Training
 from stages import evaluate as evaluate_stage
 from stages import train as train_stage
-from stages.core import runs, training
-from stages.core.scores import segmentation
+from stages.core import runs, tables, training
+from stages.core.scores import boxes, segmentation
 from stages.core.scores.maps import PackedMaps
 from stages.core.training import Checkpointing, fit, learning_rate_factor
 from tests import make
@@ -362,9 +362,10 @@ def test_named_weights_are_what_the_encoder_starts_from(data: Path, tmp_path: Pa
     assert (weights["encoders.rgb.layer4.0.conv2.weight"] == 0.125).all()
 
 
-def test_weights_for_an_encoder_that_the_run_has_not_are_an_error(data: Path, tmp_path: Path) -> None:
-    method = train_stage.Method(weights={"rgb3d": tmp_path / "i3d.pt"})
-    with pytest.raises(ValueError, match="no encoder rgb3d; this run has rgb2d"):
+@pytest.mark.parametrize("name", ["rgb3d", "coco"])
+def test_weights_for_an_encoder_that_the_run_has_not_are_an_error(data: Path, tmp_path: Path, name: str) -> None:
+    method = train_stage.Method(weights={name: tmp_path / "i3d.pt"})
+    with pytest.raises(ValueError, match=f"no encoder {name}; this run has rgb2d$"):
         train_run(data, tmp_path, deeplab_run(data, "rgb"), method=method)
 
 
@@ -380,6 +381,8 @@ def test_a_trained_run_is_evaluated_on_every_test_frame_at_its_own_size(data: Pa
     predicted = {frame: found for frame in range(12) if (found := packed.maps("third_in_it", frame))}
     assert list(predicted) == [2, 6]
     assert all(maps[name].shape == (make.HEIGHT, make.WIDTH) for maps in predicted.values() for name in maps)
+    found = tables.read_parquet(tmp_path / run.name / "detections.parquet", tables.DETECTIONS)
+    assert found.num_rows == 0 and boxes.looked_at(found) == [] and "detection" not in result
 
 
 def test_a_zero_shot_run_learns_from_other_labels_than_the_full_one(data: Path, tmp_path: Path) -> None:
