@@ -1,0 +1,74 @@
+"""Segmentation of a fixed vocabulary by a network that takes sentences (Gavrilyuk et al. 2018, section 5.3, table 3).
+
+"Adult walking" is a sentence, too: names of actors, of actions or of both are asked about one by one, those that
+``models.video_classifier`` finds in the video, and a pixel gets the name with the highest response. Table 3 has each of
+the three as an input of its own, so a clip has three label maps.
+
+What the paper leaves open, decided here: the three sets of queries are the names of the data set as they stand, `none`
+too ("adult none"); what is asked of actors and of actions alone follows from the chosen pairs; a pixel that no query
+claims, by a response above 0 as in the network's loss, is background.
+
+Axes: P pairs without background, H height, W width.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from stages.core.labels import LabelSpace
+
+KINDS = ("actor", "action", "joint")
+"""Sets of queries, named as the label maps that they give."""
+
+
+def queries(labels: LabelSpace, kind: str) -> dict[int, str]:
+    """What can be asked: id in the label map of ``kind`` -> sentence ("adult", "running", "adult running").
+
+    Background is not asked about. Raises ``ValueError`` for a kind that is none of ``KINDS``.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no queries of kind `{kind}`; there are {', '.join(KINDS)}")
+    if kind == "joint":
+        names = {pair: labels.name(pair).replace("-", " ") for pair in labels.valid_ids[1:]}
+    else:
+        names = dict(enumerate(labels.actors[1:] if kind == "actor" else labels.actions[1:], start=1))
+    return {label: name.replace("_", " ") for label, name in names.items()}
+
+
+def selected(scores: np.ndarray, labels: LabelSpace, *, threshold: float = 0.5) -> dict[str, list[int]]:
+    """What to ask of a video: kind -> ids of ``queries``, ascending, of the pairs that score above ``threshold``.
+
+    ``scores`` (P,) are the video's, in the order of ``labels.valid_ids``. Where none is above, the best pair is asked
+    for: the paper says nothing of such videos, and each shows something.
+    """
+    above = np.flatnonzero(scores > threshold)
+    chosen = 1 + (
+        above if len(above) else scores.argmax(axis=0, keepdims=True)
+    )
+    return {
+        "actor": np.unique(labels.valid_actors[chosen]).tolist(),
+        "action": np.unique(labels.valid_actions[chosen]).tolist(),
+        "joint": np.array(labels.valid_ids)[chosen].tolist(),
+    }
+
+
+def label_map(responses: Mapping[int, np.ndarray]) -> np.ndarray:
+    """(H, W) uint8: the id of the highest of the ``responses``, id -> (H, W) float32; 0 where none is above 0.
+
+    Of equal responses the lower id is taken.
+    """
+    ids = sorted(responses)
+    background = np.zeros_like(responses[ids[0]])
+    highest = np.stack([background, *(responses[label] for label in ids)]).argmax(0)  # the first of equal ones
+    return np.array([0, *ids], np.uint8)[highest]
+
+
+def window_numbers(frames: int, *, length: int) -> list[list[int]]:
+    """Frame numbers of the clips of ``length`` frames whose scores are averaged over a video of ``frames``.
+
+    They lie end to end; the last is moved back to end with the video, and shares frames with the one before it. A
+    shorter video is one clip and starts again behind its end, as I3D takes it (Carreira and Zisserman 2017, section 3).
+    """
+    last = max(frames - length, 0)
+    starts = [min(start, last) for start in range(0, frames, length)]
+    return [[number % frames for number in range(start, start + length)] for start in starts]
