@@ -42,9 +42,7 @@ def selected(scores: np.ndarray, labels: LabelSpace, *, threshold: float = 0.5) 
     for: the paper says nothing of such videos, and each shows something.
     """
     above = np.flatnonzero(scores > threshold)
-    chosen = 1 + (
-        above if len(above) else scores.argmax(axis=0, keepdims=True)
-    )
+    chosen = 1 + (above if len(above) else scores.argmax(axis=0, keepdims=True))
     return {
         "actor": np.unique(labels.valid_actors[chosen]).tolist(),
         "action": np.unique(labels.valid_actions[chosen]).tolist(),
