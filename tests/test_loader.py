@@ -1,9 +1,8 @@
 """Batches: a training step's batch depends on its seed and number alone, and holds what the method asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,10 @@ import torch
 from models.base import Batch, Window
 from stages.core import loader, transforms, windows
 from stages.core.dataset import Dataset, load
+from stages.core.datasets import a2d
 from stages.core.labels import IGNORE
 from stages.core.sampler import Sampler
+from stages.core.words import Vectors
 from tests import make
 
 AROUND = Window(before=1, after=1)
@@ -152,15 +153,101 @@ def test_without_flow_a_batch_holds_none(samples: Dataset) -> None:
     assert "flow" not in loader.to_batch([type(window)(window.frames, window.labels, None)], encoding="clipped")
 
 
-def test_a_batch_of_sentences_holds_each_sentence_and_the_mask_that_it_means(tmp_path: Path) -> None:
-    make.write_release(tmp_path / "data/raw")
-    with make.workspace(tmp_path):
-        data = make.run_to_flow(tmp_path)
-        samples = load(data / "index", data / "frames", split="train")
-        (batch,) = loader.training_batches(
-            samples, Config(), seed=0, start=0, steps=1, batch=3, loaders=0, sentences=True
-        )
-    assert batch["sentences"] == ["a square is moving"] * 3
-    assert batch["mask"].shape == batch["labels"].shape
-    assert torch.equal(batch["mask"] == 1, (batch["labels"] == 17) | (batch["labels"] == 66))
-    assert torch.equal(batch["mask"] == IGNORE, batch["labels"] == IGNORE)
+# Sentences
+
+VECTORS = Vectors(
+    {word: np.full(300, number, np.float32) for number, word in enumerate(("square", "left", "right", "moving"), 1)},
+    unknown=frozenset(("the", "on")),
+)
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Two clips whose squares are in the left half of every annotated frame; a sentence of one of them says so."""
+    folder = tmp_path_factory.mktemp("spoken")
+    raw = make.write_release(folder / "data/raw")
+    first, second, _ = (square.video for square in make.RELEASE)
+    lines = ("video_id,instance_id,query", f"{first},0,the square on the left", f"{second},0,moving")
+    (raw / a2d.SENTENCES).write_text("\n".join(lines) + "\n")
+    with make.workspace(folder):
+        data = make.run_to_frames(folder)
+        return load(data / "index", data / "frames", split="train")
+
+
+def spoken_batches(samples: Dataset, *, steps: int = 8, loaders: int = 0) -> list[loader.SentenceBatch]:
+    drawn = loader.training_batches(
+        samples,
+        Config(),
+        seed=0,
+        start=0,
+        steps=steps,
+        batch=3,
+        loaders=loaders,
+        sentences=True,
+        vectors=VECTORS,
+    )
+    return [loader.SentenceBatch(**batch) for batch in drawn]
+
+
+def test_a_batch_of_sentences_holds_each_sentence_and_the_mask_that_it_means(spoken: Dataset) -> None:
+    said = set()
+    for batch in spoken_batches(spoken):
+        said |= set(batch["sentences"])
+        assert batch["mask"].shape == batch["labels"].shape
+        assert torch.equal(batch["mask"] == 1, (batch["labels"] == 17) | (batch["labels"] == 66))
+        assert torch.equal(batch["mask"] == IGNORE, batch["labels"] == IGNORE)
+    assert said == {"the square on the left", "the square on the right", "moving"}
+
+
+def test_words_are_those_of_the_flipped_sentence_and_name_the_side_that_the_mask_is_on(spoken: Dataset) -> None:
+    sides = set()
+    for batch in spoken_batches(spoken):
+        assert batch["words"].shape[::2] == (3, 300) and batch["words"].dtype == torch.float32
+        for sentence, mask, rows, length in zip(
+            batch["sentences"], batch["mask"][:, 1], batch["words"][..., 0].tolist(), batch["lengths"], strict=True
+        ):
+            if sentence == "moving":
+                assert length == 1 and rows[0] == 4
+                continue
+            middle = (mask == 1).nonzero()[:, 1].float().mean()
+            side = 2 if middle < 16 else 3  # the frame is 32 wide and stands at the left of its padding
+            assert length == 2 and rows == [1, side]
+            sides.add(side)
+    assert sides == {2, 3}
+
+
+def test_words_are_padded_with_zero_rows_to_the_longest_sentence() -> None:
+    batch = loader.with_words(Batch(sentences=["moving", "the", "Left square moving right"]), VECTORS)
+    assert batch["words"][..., 7].tolist() == [[4, 0, 0, 0], [0, 0, 0, 0], [2, 1, 4, 3]]
+    assert batch["words"].shape == (3, 4, 300) and batch["words"].dtype == torch.float32
+    assert batch["lengths"].tolist() == [1, 0, 4] and batch["lengths"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("sentences", [["on the"], ["", "the"]])
+def test_a_batch_without_a_known_word_has_one_row_of_zeros(sentences: list[str]) -> None:
+    batch = loader.with_words(Batch(sentences=sentences), VECTORS)
+    assert torch.equal(batch["words"], torch.zeros(len(sentences), 1, 300))
+    assert batch["lengths"].tolist() == [0] * len(sentences)
+
+
+def test_a_frame_with_a_sentence_stays_whole(spoken: Dataset) -> None:
+    """48 x 64 pixels are resized to 24 x 32, where the crop of 24 x 40 holds them; without sentences it cuts."""
+    for batch in spoken_batches(spoken):
+        assert batch["frames"].shape == (3, 3, 24, 40, 3)
+        assert (batch["labels"][:, 1, :, :32] != IGNORE).all() and (batch["labels"][..., 32:] == IGNORE).all()
+    cut = batches(spoken, Config(), steps=8)
+    assert not any((batch["labels"][:, 1, :, 32:] == IGNORE).all() for batch in cut)
+
+
+def test_a_window_with_a_sentence_about_nobody_known_has_no_mask(samples: Dataset) -> None:
+    window = replace(windows.read(samples, "--first_one", [2]), sentence="")
+    batch = loader.to_batch([window], encoding="clipped")
+    assert batch["sentences"] == [""] and "mask" not in batch
+    assert "sentences" not in loader.to_batch([replace(window, sentence=None)], encoding="clipped")
+
+
+@pytest.mark.slow
+def test_loading_processes_give_the_same_words(spoken: Dataset) -> None:
+    for batch, other in zip(spoken_batches(spoken, steps=3), spoken_batches(spoken, steps=3, loaders=2), strict=True):
+        assert batch["sentences"] == other["sentences"] and torch.equal(batch["lengths"], other["lengths"])
+        assert torch.equal(batch["words"], other["words"]) and torch.equal(batch["frames"], other["frames"])

@@ -170,6 +170,50 @@ def test_colours_are_jittered_alike_in_every_frame_of_a_window() -> None:
     assert (jittered == jittered[:1]).all()
 
 
+# Whole frames
+
+
+@pytest.mark.parametrize(
+    ("height", "size", "fitted"),
+    [
+        (None, (64, 64), (24, 36)),
+        (12, (64, 64), (12, 18)),
+        (48, (32, 80), (32, 48)),  # too high
+        (48, (64, 40), (26, 39)),  # too wide
+        (None, (10, 12), (8, 12)),
+    ],
+)
+def test_a_frame_has_the_height_asked_for_or_the_largest_at_which_it_fits(
+    height: int | None, size: tuple[int, int], fitted: tuple[int, int]
+) -> None:
+    assert transforms.to_fit(window(24, 36), height=height, size=size).frames.shape[1:3] == fitted
+
+
+def test_a_whole_frame_is_padded_below_and_at_the_right_with_black_at_rest_and_unlabelled() -> None:
+    sample = marked(18, 8)
+    for seed in range(12):
+        changed = transforms.augment_whole(sample, np.random.default_rng(seed), height=24, size=(30, 50))
+        flow = flow_of(changed)
+        assert changed.frames.shape == (2, 30, 50, 3) and changed.labels.shape == (2, 30, 50)
+        assert (changed.labels[:, :24, :32] != IGNORE).all() and (changed.labels == 17).sum() == 2 * 6 * 6
+        for padding in (np.s_[:, 24:], np.s_[:, :, 32:]):
+            assert (changed.labels[padding] == IGNORE).all()
+            assert not changed.frames[padding].any() and not flow[padding].any()
+
+
+def test_whole_frames_are_flipped_with_what_is_said_by_chance_and_their_colours_jittered() -> None:
+    sample = referred()
+    seen, brightness = set(), set()
+    for seed in range(12):
+        changed = transforms.augment_whole(sample, np.random.default_rng(seed), height=None, size=(24, 40))
+        flipped = np.array_equal(changed.labels[:, :, :36], sample.labels[:, :, ::-1])
+        assert flipped or np.array_equal(changed.labels[:, :, :36], sample.labels)
+        seen.add((flipped, changed.sentence))
+        brightness.add(int(changed.frames.sum()))
+    assert seen == {(False, sample.sentence), (True, "the Right dog walks right of the upright cat")}
+    assert len(brightness) == 12
+
+
 # Sentences, masks and several actions at once
 
 
@@ -200,8 +244,9 @@ def test_a_flipped_sentence_swaps_left_and_right_as_whole_words() -> None:
         lambda sample: transforms.crop(sample, 3, 5, 10, 20),
         lambda sample: transforms.crop(sample, -4, -6, 40, 60),
         lambda sample: transforms.augment(sample, np.random.default_rng(2), height=None, size=(16, 20)),
+        lambda sample: transforms.augment_whole(sample, np.random.default_rng(2), height=None, size=(16, 40)),
     ],
-    ids=["flip", "enlarge", "shrink", "crop", "crop past the edge", "augment"],
+    ids=["flip", "enlarge", "shrink", "crop", "crop past the edge", "augment", "augment whole"],
 )
 def test_a_sentence_s_mask_and_an_action_s_mask_go_where_the_labels_go(change: Callable[[Sample], Sample]) -> None:
     changed = change(referred())

@@ -4,10 +4,11 @@ A training step's batch depends on (seed, step) alone, so a training that goes o
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from models.base import Batch
@@ -24,6 +25,23 @@ ENCODINGS = {
 }
 
 
+class WordVectors(Protocol):
+    """What gives the words of a sentence as vectors: ``stages.core.words.Vectors``.
+
+    Not imported from there, so that a change of it leaves trainings without sentences as they are.
+    """
+
+    def of(self, sentence: str) -> tuple[np.ndarray, list[str]]:
+        """(L, C) float32, a row for each word that has a vector, and the words that have none."""
+
+
+class SentenceBatch(Batch, total=False):
+    """A batch whose windows have a sentence each; a ``models.text.TextBatch`` too. L words of the longest sentence."""
+
+    words: Tensor  # (B, L, C) float32, zeros behind a sentence's last word; L is 1 where no sentence has a known one
+    lengths: Tensor  # (B,) int64, words of each sentence that have a vector
+
+
 def to_batch(samples: list[Sample], *, encoding: str) -> Batch:
     """Stack samples of one size; flow is encoded last."""
     batch = Batch(
@@ -38,11 +56,25 @@ def to_batch(samples: list[Sample], *, encoding: str) -> Batch:
         batch["actions"] = _stack([sample.actions for sample in samples])
     if samples[0].mask is not None:
         batch["mask"] = _stack([sample.mask for sample in samples])
-        batch["sentences"] = [sample.sentence or "" for sample in samples]
+    sentences = [sample.sentence for sample in samples if sample.sentence is not None]
+    if sentences:
+        batch["sentences"] = sentences
     return batch
 
 
-def _stack(arrays: list[np.ndarray | None]) -> torch.Tensor:
+def with_words(batch: Batch, vectors: WordVectors) -> SentenceBatch:
+    """``batch`` and the vectors of its sentences' words."""
+    matrices = [vectors.of(sentence)[0] for sentence in batch["sentences"]]  # (words, C) each
+    longest = max(1, *(len(matrix) for matrix in matrices))
+    padded = [np.pad(matrix, ((0, longest - len(matrix)), (0, 0))) for matrix in matrices]
+    return SentenceBatch(
+        **batch,
+        words=torch.from_numpy(np.stack(padded)),
+        lengths=torch.tensor([len(matrix) for matrix in matrices]),
+    )
+
+
+def _stack(arrays: list[np.ndarray | None]) -> Tensor:
     return torch.from_numpy(np.stack([array for array in arrays if array is not None]))
 
 
@@ -61,7 +93,8 @@ class _Windows(TorchDataset[Sample]):
         sample = self._read(position, random)
         if self._config.crop is None:
             return transforms.to_height(sample, self._config.height)
-        return transforms.augment(sample, random, height=self._config.height, size=self._config.crop)
+        augment = transforms.augment_whole if self._sentences else transforms.augment
+        return augment(sample, random, height=self._config.height, size=self._config.crop)
 
     def _read(self, position: int, random: np.random.Generator) -> Sample:
         if self._sentences:
@@ -74,11 +107,12 @@ class _Windows(TorchDataset[Sample]):
 
 
 class _Stack:
-    def __init__(self, encoding: str) -> None:
-        self._encoding = encoding
+    def __init__(self, encoding: str, vectors: WordVectors | None) -> None:
+        self._encoding, self._vectors = encoding, vectors
 
     def __call__(self, samples: list[Sample]) -> Batch:
-        return to_batch(samples, encoding=self._encoding)
+        batch = to_batch(samples, encoding=self._encoding)
+        return batch if self._vectors is None else with_words(batch, self._vectors)
 
 
 def training_batches(
@@ -91,11 +125,14 @@ def training_batches(
     batch: int,
     loaders: int,
     sentences: bool = False,
+    vectors: WordVectors | None = None,
 ) -> Iterator[Batch]:
     """Batches of steps ``start`` to ``steps - 1``; ``loaders`` processes read ahead (0: none).
 
-    A draw is an annotated frame or, of ``sentences``, a frame and a sentence about an actor in it.
+    A draw is an annotated frame or, of ``sentences``, a frame and a sentence about an actor in it: the frame then stays
+    whole, and with ``vectors`` each is a ``SentenceBatch``. They must know the mirror images of the sentences, too.
     """
+    assert sentences or vectors is None, "only sentences have words"
     drawn_from = _Windows(dataset, config, seed=seed, sentences=sentences)
     return drawn_batches(
         drawn_from,
@@ -104,5 +141,5 @@ def training_batches(
         steps=steps,
         batch=batch,
         loaders=loaders,
-        collate=_Stack(config.flow_encoding),
+        collate=_Stack(config.flow_encoding, vectors),
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models.methods import METHODS, ON_REGIONS, VARIANTS
+from models.methods import FIXED_VOCABULARY, METHODS, ON_REGIONS, ON_SENTENCES, ON_VIDEOS, VARIANTS
 from stages.core.params import PARAMS, Section, nearest, read, validate
 
 INPUTS = ("rgb", "flow", "rgb+flow")
@@ -20,7 +20,7 @@ class Entry(Section):
 
     method: str
     reads: str
-    regions: str  # a folder of region masks, for methods that take them
+    regions: str  # a folder of region masks, for methods that take them; scores of videos, for a fixed vocabulary
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Run:
     flow: Path | None = None
     features: Path | None = None  # of its front-end
     regions: Path | None = None
+    video_scores: Path | None = None  # data/evaluate/<a run on videos>, of a fixed vocabulary
 
     @property
     def folders(self) -> dict[str, Path | None]:
@@ -77,6 +78,9 @@ def parse(name: str, entry: Entry) -> Run:
         _check_regions(run)
     else:
         run = replace(plain, flow=Path(entry.reads) if "flow" in inputs.split("+") else None)
+        if variant == FIXED_VOCABULARY:
+            run = replace(run, video_scores=Path(entry.regions))
+            _check_vocabulary(run)
     if run.flow is not None and run.flow.parts[:2] != ("data", "optical_flow"):
         raise ValueError(f"runs: `{name}` takes flow, but reads `{entry.reads}`; make it data/optical_flow/<recipe>")
     _check_variant(run)
@@ -98,8 +102,19 @@ def _check_regions(run: Run) -> None:
         raise ValueError(f"runs: `{run.name}`: its front-end would have seen those actions; hold them out in deeplab")
 
 
+def _check_vocabulary(run: Run) -> None:
+    assert run.video_scores is not None
+    if run.video_scores.parts[:2] != ("data", "evaluate") or run.video_scores.name.split("-")[0] not in ON_VIDEOS:
+        raise ValueError(
+            f"runs: `{run.name}` has `{run.video_scores}` for regions; write data/evaluate/<run> of "
+            f"{' or '.join(ON_VIDEOS)}, whose scores choose what is asked"
+        )
+
+
 def _check_variant(run: Run) -> None:
     own = VARIANTS.get(run.method, ())
+    if run.held_out is not None and run.method in (*ON_SENTENCES, *ON_VIDEOS):
+        raise ValueError(f"runs: `{run.name}`: {run.method} learns no action of an actor, so none can be held out")
     if split_variant(run.method, run.variant)[0] in (FULL, *own):
         return
     if not run.variant.endswith(OTHER_FLOW):

@@ -47,6 +47,12 @@ def to_height(sample: Sample, height: int | None) -> Sample:
     return resize(sample, height, max(1, round(old_width * height / old_height)))
 
 
+def to_fit(sample: Sample, *, height: int | None, size: tuple[int, int]) -> Sample:
+    """To ``height`` (None: its own) with the aspect kept, or as much less as the frame needs to lie in ``size``."""
+    old_height, old_width = sample.frames.shape[1:3]
+    return to_height(sample, max(1, min(height or old_height, size[0], size[1] * old_height // old_width)))
+
+
 def flip(sample: Sample) -> Sample:
     """Left to right, in the sentence too."""
     flipped = _apply(
@@ -108,7 +114,19 @@ def augment(sample: Sample, random: np.random.Generator, *, height: int | None, 
     rows, columns = (max(1, round(length / scale)) for length in size)
     top = int(random.integers(min(0, full_height - rows), max(0, full_height - rows) + 1))
     left = int(random.integers(min(0, full_width - columns), max(0, full_width - columns) + 1))
-    sample = resize(crop(sample, top, left, rows, columns), *size)
+    return _flip_and_jitter(resize(crop(sample, top, left, rows, columns), *size), random)
+
+
+def augment_whole(sample: Sample, random: np.random.Generator, *, height: int | None, size: tuple[int, int]) -> Sample:
+    """A random flip and colour jitter of the whole frame, which ``to_fit`` resized and ``crop`` pads to ``size``.
+
+    For windows with a sentence: a crop can cut off who is meant, or leave somebody else as "the left one". Padding lies
+    below and at the right ("frames are padded to have the same size", Gavrilyuk et al. 2018, section 3.2).
+    """
+    return crop(_flip_and_jitter(to_fit(sample, height=height, size=size), random), 0, 0, *size)
+
+
+def _flip_and_jitter(sample: Sample, random: np.random.Generator) -> Sample:
     if random.random() < 0.5:
         sample = flip(sample)
     return replace(sample, frames=jitter(sample.frames, random))
