@@ -80,6 +80,6 @@ class Classifier(nn.Module):
     def forward(self, features: Tensor, sentence: Tensor) -> Tensor:
         """Visual features (B, C, h, w) and text features (B, C) to a response map (B, 1, h, w)."""
         tiled = F.normalize(sentence, dim=1)[:, :, None, None].expand(-1, -1, *features.shape[2:])  # (B, C, h, w)
-        both = torch.cat([tiled, F.normalize(features, dim=1)], dim=1)
+        both = torch.cat([tiled, F.normalize(features, dim=1).expand(len(sentence), -1, -1, -1)], dim=1)
         response: Tensor = self.output(self.hidden(with_coordinates(both)).relu())
         return response

@@ -194,16 +194,14 @@ class Sentence(nn.Module):
 
     @torch.no_grad()
     def response(self, batch: TextBatch) -> Tensor:
-        """Response map (B, H, W) at the labelled frame: the streams' at r = 512, averaged with weights ``fusion``."""
+        """Response map (B, H, W) at the labelled frame: the streams' at r = 512, averaged with weights ``fusion``.
+
+        Of a single window and B sentences, those about it: it is encoded once.
+        """
         height, width = batch["frames"].shape[2:4]
         maps = {name: responses[FULL][:, 0, :height, :width] for name, responses in self(batch).items()}
         weights = self.config.fusion
         return torch.stack([weights[name] * x for name, x in maps.items()]).sum(0) / sum(weights[name] for name in maps)
-
-    @torch.no_grad()
-    def predict_masks(self, batch: TextBatch) -> Tensor:
-        """(B, H, W) bool: the actor that the sentence means, at the labelled frame."""
-        return self.response(batch) > 0
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The encoders' last blocks, and what is learned from nothing; section 3.4 gives both one learning rate."""

@@ -167,15 +167,13 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def response(self, batch: TextBatch) -> Tensor:
-        """Response map (B, H, W) of the frames."""
+        """Response map (B, H, W) of the frames.
+
+        Of a single window and B sentences, those about it: it is encoded once.
+        """
         height, width = batch["frames"].shape[2:4]
         response: Tensor = self(batch)[:, 0, :height, :width]
         return response
-
-    @torch.no_grad()
-    def predict_masks(self, batch: TextBatch) -> Tensor:
-        """(B, H, W) bool: the actor that the sentence means."""
-        return self.response(batch) > 0
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """What of the encoder learns, and what is learned from nothing."""

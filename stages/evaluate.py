@@ -3,7 +3,9 @@
 Reads data/index, data/frames, the run's flow recipe and data/train/<run>. Writes data/evaluate/<run>: metrics.json,
 classes.csv, confusion.parquet (a clip at a time, for intervals), detections.parquet and
 predictions/clips/<video>.arrow. Where an actor does several things at once (VidOR) a pixel has no one class to be
-confused: confusion.parquet has no rows. Neither has detections.parquet, where the method finds no boxes.
+confused: confusion.parquet has no rows. Neither has detections.parquet, where the method finds no boxes. Methods on
+sentences and on videos label no pixels: all three are empty, and predictions/ has the answers or the videos' scores
+beside.
 """
 
 import json
@@ -14,8 +16,19 @@ import numpy as np
 import pandas as pd
 import typer
 
-from models.methods import ON_INSTANCES
-from stages.core import cli, dataset, detections, items, prediction, runs, tables
+from models.methods import FIXED_VOCABULARY, ON_INSTANCES, ON_SENTENCES, ON_VIDEOS
+from stages.core import (
+    answers,
+    cli,
+    dataset,
+    detections,
+    fixed_vocabulary,
+    items,
+    prediction,
+    runs,
+    tables,
+    video_scores,
+)
 from stages.core.params import load
 from stages.core.scores import confusion, consistency, maps, multi_label, resampling, segmentation
 
@@ -34,30 +47,51 @@ def run(
     samples = dataset.load(data / "index", data / "frames", split="test", **run_.folders)
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated test frame can be used; see data/index/quarantine.parquet")
-    _check_label_space(run_, samples, data)
     folder = output / run_.name
-    detects = run_.method in ON_INSTANCES
-    items.run(
-        f"evaluate-{run_.name}",
-        prediction.predict_clip,
-        prediction.clip_items(run_, samples, data),
-        parameters={"precision": parameters.precision},
-        libraries=["torch", "opencv-python-headless", "pyarrow", *(["onedl-mmcv"] if detects else [])],
-        output=folder / "predictions",
-        gpu=True,
-    )
-    score = _several_actions if samples.label_space.multi_label else _one_action
-    result, classes, cells = score(samples, folder / "predictions", parameters)
+    if run_.method in ON_SENTENCES and run_.variant != FIXED_VOCABULARY:
+        stage = f"evaluate-{run_.name}"
+        result = answers.evaluate(run_, samples, parameters, data=data, folder=folder, stage=stage)
+        classes, cells = [], []
+    else:
+        result, classes, cells = _by_classes(run_, samples, parameters, folder / "predictions", data)
     tables.write_parquet(folder / "detections.parquet", detections.collect(folder / "predictions", samples.videos))
-    if detects:
+    if run_.method in ON_INSTANCES:
         assert samples.index is not None, "loaded with its tables"
         result |= detections.score(samples.index, folder / "detections.parquet", parameters)
     _write(folder, result, classes, cells)
-    print(
-        f"{run_.name}: mean IoU actor {result['actor']['mean_iou']:.1f}, action {result['action']['mean_iou']:.1f}, "
-        f"joint {result['joint']['mean_iou']:.1f} over {result['coverage']['scored']} of {samples.promised} frames"
-    )
+    print(f"{run_.name}: {_headline(result)}; scored {result['coverage']['scored']} of {result['coverage']['of']}")
     return result
+
+
+def _by_classes(
+    run_: runs.Run, samples: dataset.Dataset, parameters: segmentation.Parameters, predictions: Path, data: Path
+) -> Scored:
+    """Of what knows the data set's classes: label maps, with what was detected, or scores of videos."""
+    _check_label_space(run_, samples, data)
+    function, work = prediction.predict_clip, prediction.clip_items
+    score = _several_actions if samples.label_space.multi_label else _one_action
+    if run_.variant == FIXED_VOCABULARY:
+        function, work = fixed_vocabulary.label_clip, fixed_vocabulary.clip_items
+    elif run_.method in ON_VIDEOS:
+        function, score = video_scores.score_clip, _videos
+    items.run(
+        f"evaluate-{run_.name}",
+        function,
+        work(run_, samples, data),
+        parameters={"precision": parameters.precision},
+        libraries=["torch", "opencv-python-headless", "pyarrow", *(["onedl-mmcv"] * (run_.method in ON_INSTANCES))],
+        output=predictions,
+        gpu=True,
+    )
+    return score(samples, predictions, parameters)
+
+
+def _headline(result: dict[str, Any]) -> str:
+    if "sentences" in result:
+        return f"overall IoU {result['sentences']['overall_iou']:.1f}"
+    if "classification" in result:
+        return f"mean average precision {result['classification']['mean_average_precision']:.1f}"
+    return "mean IoU " + ", ".join(f"{kind} {result[kind]['mean_iou']:.1f}" for kind in ("actor", "action", "joint"))
 
 
 def _check_label_space(run_: runs.Run, samples: dataset.Dataset, data: Path) -> None:
@@ -94,6 +128,10 @@ def _several_actions(samples: dataset.Dataset, predictions: Path, parameters: se
         scores.pop("per_class", None)
     result["coverage"]["of"] = samples.promised
     return result, classes, []
+
+
+def _videos(samples: dataset.Dataset, predictions: Path, parameters: segmentation.Parameters) -> Scored:
+    return video_scores.evaluate(samples, predictions, parameters), [], []
 
 
 def _write(folder: Path, result: dict[str, Any], classes: list[Any], cells: list[dict[str, Any]]) -> None:

@@ -6,21 +6,22 @@ reads them; labels.csv (frame, label, pixels). Masks hold the ids that the run l
 several things at once (VidOR); or 1 for the actor that --sentence means.
 """
 
+import json
 import os
 import tempfile
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import av
 import numpy as np
 import pandas as pd
 import typer
 
-from models.methods import METHODS
+from models.methods import METHODS, ON_SENTENCES, ON_VIDEOS
 from stages import frames, optical_flow, regions
-from stages.core import cli, overlays, pieces, png, prediction, runs, trained, video
+from stages.core import cli, overlays, pieces, png, prediction, runs, trained, video, words
 from stages.core.datasets import files
 from stages.core.items import BadItem
 from stages.core.params import load, nearest
@@ -34,14 +35,6 @@ PICTURES_PER_SECOND = Fraction(24)
 """Of the overlay of a folder of pictures, and of a video that does not say."""
 
 
-class WordVectors(Protocol):
-    """Fixed vectors of words."""
-
-    def of(self, sentence: str) -> tuple[np.ndarray, list[str]]:
-        """(L, 300) float32 of the known words of ``sentence``, and its unknown words, which have no row."""
-        ...
-
-
 def choose(*, method: str, name: str, data: Path = Path("data")) -> runs.Run:
     """The run called ``name``, or the plain one of ``method``: a trained one before others, with flow before without,
     the lowest seed. Raises ``ValueError`` for a name that does not exist, and for both or neither.
@@ -52,6 +45,8 @@ def choose(*, method: str, name: str, data: Path = Path("data")) -> runs.Run:
         return runs.named(name)
     if method not in METHODS:
         raise ValueError(f"--method: no method `{method}`{nearest(method, list(METHODS))}")
+    if method in ON_VIDEOS:
+        raise ValueError(f"--method={method}: it says what a video shows, not where; name another")
     listed = runs.all_runs().values()
     plain = [run for run in listed if (run.method, run.variant) == (method, runs.FULL) and run.inputs in PREFERRED]
     if not plain:
@@ -69,13 +64,12 @@ def run(
     *,
     every: int = 1,
     sentence: str = "",
-    vectors: WordVectors | None = None,
     data: Path = Path("data"),
     output: Path | None = None,
 ) -> Path:
     """Label every ``every``-th frame of ``clip`` by ``run_``; gives the folder that was written.
 
-    ``sentence`` is for methods that answer one; its words have ``vectors``. Raises ``ValueError`` for a clip that can't
+    ``sentence`` is for methods that answer one. Raises ``ValueError`` for a clip that can't
     be decoded, for what is not trained, and for a sentence that is missing or that the method does not take.
     """
     name = Path(os.path.abspath(clip)).name if clip.is_dir() else clip.stem
@@ -84,7 +78,7 @@ def run(
         raise ValueError(f"--output={output} holds something else; name a new folder")
     network = _trained(run_, data)
     predictor = prediction.load_predictor(Path(network["run"]), network["weights"])
-    words = _words(run_, predictor, sentence, vectors)
+    asked = _words(run_, Path(network["run"]), sentence)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".predict-", dir=output.parent) as place:
         folder = Path(place).absolute()
@@ -96,7 +90,7 @@ def run(
             settings=load("evaluate", segmentation.Parameters).model_dump(),
             flow=_flow(run_, data),
             regions=_regions(run_, data),
-            words=words,
+            words=asked,
         )
         job.masks.mkdir(parents=True)
         try:
@@ -105,12 +99,12 @@ def run(
             labelled = pieces.label(job, pieces.cut(len(packed), every=every, window=predictor.config.window))
         except BadItem as error:
             raise ValueError(f"--clip={clip}: {error}") from error
-        legend = overlays.of_labels(predictor.labels) if words is None else overlays.of_sentence(sentence)
+        legend = overlays.of_labels(predictor.labels) if asked is None else overlays.of_sentence(sentence)
         _write(written, job, labelled, legend, rate=rate / every)
         if output.exists():
             os.replace(output, folder / "before")
         os.replace(written, output)
-    what = "actors, who may do several things each," if predictor.labels.multi_label and words is None else "labels"
+    what = "actors, who may do several things each," if predictor.labels.multi_label and asked is None else "labels"
     print(f"{run_.name}: {what} in {len(labelled)} of {len(packed)} frames of {clip}: {output}")
     return output
 
@@ -158,23 +152,21 @@ def _regions(run_: runs.Run, data: Path) -> pieces.Regions | None:
     )
 
 
-def _words(
-    run_: runs.Run, predictor: prediction.Predictor, sentence: str, vectors: WordVectors | None
-) -> np.ndarray | None:
+def _words(run_: runs.Run, folder: Path, sentence: str) -> np.ndarray | None:
     """(L, 300) float32 of the sentence that the run needs, None where it takes none."""
-    if not hasattr(predictor.network, "predict_masks"):
+    if run_.method not in ON_SENTENCES:
         if sentence:
             raise ValueError(f"--sentence: {run_.method} takes none: it labels every actor; leave --sentence out")
         return None
     if not sentence.strip():
         raise ValueError(f'{run_.method} answers a sentence: add --sentence="dog running on the left"')
-    assert vectors is not None, "whoever trains a method that answers sentences has vectors of words"
-    words, unknown = vectors.of(sentence)
-    if not len(words):
+    source = json.loads((folder / "run.json").read_text())["parameters"]["common"]["word_vectors"]
+    found, unknown = words.vectors(source, sentences=[sentence]).of(sentence)
+    if not len(found):
         raise ValueError(f"--sentence: none of its words is known ({', '.join(unknown)}); say it in other words")
     if unknown:
         print(f"words that are not known, and do not count: {', '.join(unknown)}")
-    return words
+    return found
 
 
 def _pack(clip: Path, target: Path) -> Fraction:

@@ -15,7 +15,7 @@ import typer
 from pydantic import Field
 
 from models.base import configuration
-from models.methods import MULTI_LABEL, ON_INSTANCES
+from models.methods import MULTI_LABEL, ON_INSTANCES, ON_SENTENCES, ON_VIDEOS
 from models.methods import method as method_module
 from models.network import channels_last, choose_device, parameter_count
 from stages.core import (
@@ -28,7 +28,9 @@ from stages.core import (
     runs,
     tracking,
     training,
+    video_batches,
     weights,
+    words,
 )
 from stages.core.closure import import_closure
 from stages.core.params import Section, load
@@ -42,6 +44,7 @@ class Common(Section):
     threads: int
     loaders: int
     checkpoint_seconds: float
+    word_vectors: str  # of methods on sentences: `words.PACKAGE`, or a binary file of word2vec
 
 
 class Method(Section):
@@ -91,16 +94,13 @@ def run(
     samples = dataset.load(data / "index", data / "frames", split="train", **run_.folders)
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated train frame can be used; see data/index/quarantine.parquet")
-    if samples.label_space.multi_label and run_.method not in MULTI_LABEL:
-        raise ValueError(
-            f"{run_.name}: an actor does several things at once in this data set and {run_.method} gives a pixel one "
-            f"action; train {' or '.join(MULTI_LABEL)}"
-        )
+    _check_data_set(run_, samples)
     if run_.held_out is not None:
         samples = dataset.hold_out(samples, run_.held_out)
+    vectors = _vectors(run_, samples, common)
     network = method_module(run_.method).build(config, samples.label_space)
     starts_from = _starting_weights(network, common, method, data)
-    key = _training_key(run_, config, samples, starts_from, common)
+    key = _training_key(run_, config, samples, starts_from, common, vectors)
     tracked = items.digest([run_.name, key])  # runs that share a training are two in MLflow
     weights.load(network, starts_from)
     channels_last(network).to(choose_device())
@@ -118,9 +118,13 @@ def run(
         "steps": config.training.steps,
         "train_frames": len(samples.frames),
     }
+    if vectors is not None:
+        spoken = [asked.sentence for asked in samples.sentences]
+        content["unknown_words"] = words.report_unknown(vectors, spoken, where=run_.name)
     print(f"{run_.name}: {content['parameter_count']:,} parameters, {len(samples.frames)} annotated frames")
 
     source = _source_of_batches(run_)
+    of_sentences = {} if vectors is None else {"sentences": True, "vectors": vectors}
 
     def batches(start: int) -> Any:
         return source.training_batches(
@@ -131,6 +135,7 @@ def run(
             steps=config.training.steps,
             batch=config.training.batch,
             loaders=common.loaders,
+            **of_sentences,
         )
 
     with tracking.live(run_.name, key=tracked, parameters=content["parameters"]) as live:
@@ -151,10 +156,33 @@ def run(
     (folder / "run.json").write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
 
 
+def _check_data_set(run_: runs.Run, samples: dataset.Dataset) -> None:
+    if run_.method in ON_SENTENCES:
+        if not samples.sentences:
+            raise ValueError(
+                f"{run_.name}: no sentence about an actor in an annotated train frame; A2D Sentences has them in "
+                "a2d_annotation.txt, and `python -m stages.generate sample` makes some"
+            )
+    elif samples.label_space.multi_label and run_.method not in MULTI_LABEL:
+        raise ValueError(
+            f"{run_.name}: an actor does several things at once in this data set and {run_.method} gives a pixel one "
+            f"action; train {' or '.join(MULTI_LABEL)}"
+        )
+
+
+def _vectors(run_: runs.Run, samples: dataset.Dataset, common: Common) -> words.Vectors | None:
+    """Those of the words that the run learns from; None where it learns from no sentence."""
+    if run_.method not in ON_SENTENCES:
+        return None
+    return words.vectors(common.word_vectors, sentences=[asked.sentence for asked in samples.sentences])
+
+
 def _source_of_batches(run_: runs.Run) -> ModuleType:
     """The module that makes the batches that the run's method learns from."""
     if run_.method in ON_INSTANCES:
         return instance_batches
+    if run_.method in ON_VIDEOS:
+        return video_batches
     return loader if run_.regions is None else region_batches
 
 
@@ -173,7 +201,12 @@ def _starting_weights(network: Any, common: Common, method: Method, data: Path) 
 
 
 def _training_key(
-    run_: runs.Run, config: Any, samples: dataset.Dataset, starts_from: dict[str, Path], common: Common
+    run_: runs.Run,
+    config: Any,
+    samples: dataset.Dataset,
+    starts_from: dict[str, Path],
+    common: Common,
+    vectors: words.Vectors | None,
 ) -> str:
     module = method_module(run_.method).__name__
     folders = (samples.clips_folder, samples.flow_folder, samples.features_folder, samples.regions_folder)
@@ -186,6 +219,7 @@ def _training_key(
             "run": [run_.method, run_.inputs, run_.held_out, run_.seed, asdict(config), common.threads],
             "labels": [items.digest(asdict(frame)) for frame in samples.frames],
             "label_space": samples.label_space.key,
+            "sentences": [] if vectors is None else [vectors.digest, *map(asdict, samples.sentences)],
             "inputs": {name: [manifest[name] for manifest in manifests] for name in samples.videos},
             "true_regions": items.file_digest(samples.index / "instances.parquet") if source is not loader else "",
             "weights": {slot: items.file_digest(path) for slot, path in starts_from.items()},

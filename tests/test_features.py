@@ -28,7 +28,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     make.write_release(tmp_path / "data/raw")
     with make.workspace(tmp_path):
         data = make.run_to_flow(tmp_path)
-        common = train_stage.Common(config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=0)
+        common = train_stage.Common(
+            config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=0, word_vectors="none"
+        )
         method = train_stage.Method(steps=2, batch=2)
         train_stage.run(FRONT, common, method, dataset_name="squares", data=data, output=data / "train")
         yield data

@@ -29,7 +29,9 @@ from tests import make
 AROUND = Window(before=2, after=1)
 ADULT, CAT = 1, 6
 """Actors of the two train clips: an adult runs (17), a cat rolls (66)."""
-COMMON = train.Common(config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=1e9)
+COMMON = train.Common(
+    config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=1e9, word_vectors="none"
+)
 METHOD = train.Method(steps=1, batch=2)
 SCORES = segmentation.Parameters(resamples=5, seed=0, non_boundary=3)
 TINY = replace(

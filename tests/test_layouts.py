@@ -44,7 +44,9 @@ def test_a_method_is_trained_and_scored_on_every_layout_that_tells_who_does_what
     write(tmp_path / "data/raw")
     monkeypatch.setattr(deeplab, "small", TINY)
     run = runs.Run("deeplab-rgb-full-0", "deeplab", "rgb", "full", 0, None)
-    common = train_stage.Common(config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=0)
+    common = train_stage.Common(
+        config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=0, word_vectors="none"
+    )
     with make.workspace(tmp_path):
         data = make.run_to_flow(tmp_path, **parameters)
         assert dataset.read_description(data / "index") == dataset.Description(layout, space)

@@ -28,7 +28,9 @@ from tests.make_datasets import VIDOR as SQUARES
 from tests.make_datasets import write_vidor
 
 RUN = runs.Run("ssa2d-rgb-full-0", "ssa2d", "rgb", "full", 0)
-COMMON = train_stage.Common(config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=1e9)
+COMMON = train_stage.Common(
+    config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=1e9, word_vectors="none"
+)
 METHOD = train_stage.Method(steps=2, batch=2)
 PARAMETERS = segmentation.Parameters(resamples=20, seed=0, non_boundary=15)
 TEST = SQUARES[1]

@@ -24,7 +24,7 @@ from models.base import MultiLabelPredictions, Window, configuration
 from models.methods import method
 from models.resnet import Config as Encoder
 from stages import evaluate, features, frames, index, optical_flow, predict, regions
-from stages.core import cli, overlays, pieces, png, prediction, runs, training, windows
+from stages.core import cli, overlays, pieces, png, prediction, runs, training, windows, words
 from stages.core.datasets import layouts
 from stages.core.labels import A2D, VIDOR
 from stages.core.params import edited, load
@@ -59,7 +59,11 @@ def train(name: str) -> None:
         for head in (network.actor, network.action):
             head[-1].weight.data *= 1000
     own = {"method": chosen.method, "inputs": chosen.inputs, "variant": chosen.variant, "label_space": "a2d"}
-    save(Path("data/train") / name, network, own | {"parameters": {"common": {"config": "small"}}})
+    save(
+        Path("data/train") / name,
+        network,
+        own | {"parameters": {"common": {"config": "small", "word_vectors": "a file"}}},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -297,14 +301,8 @@ def test_where_actors_do_several_things_at_once_masks_hold_actors(
     assert "actors, who may do several things each, in 2 of 2 frames" in capsys.readouterr().out
 
 
-class FourWords:
-    """Vectors of colours: the first three channels say red, green or blue."""
-
-    def of(self, sentence: str) -> tuple[np.ndarray, list[str]]:
-        known = {"red": 0, "green": 1, "blue": 2}
-        words = sentence.split()
-        rows = [np.eye(300, dtype=np.float32)[known[word]] for word in words if word in known]
-        return np.array(rows, np.float32).reshape(-1, 300), [word for word in words if word not in known]
+COLOURS = {word: np.eye(300, dtype=np.float32)[channel] for channel, word in enumerate(("red", "green", "blue"))}
+"""Vectors of colours: the first three channels say which."""
 
 
 def asked_colour(batch: Any) -> torch.Tensor:
@@ -313,24 +311,35 @@ def asked_colour(batch: Any) -> torch.Tensor:
     colour = int(batch["words"][0, 0].argmax())
     middle = batch["frames"][:, 1].int()
     others = [channel for channel in range(3) if channel != colour]
-    return middle[..., colour] > middle[..., others].amax(-1) + 60
+    return 2.0 * (middle[..., colour] > middle[..., others].amax(-1) + 60) - 1
+
+
+@pytest.fixture
+def on_sentences(answering: Callable[..., runs.Run], monkeypatch: pytest.MonkeyPatch) -> Callable[..., runs.Run]:
+    """The same for a network that is asked about a colour."""
+
+    def vectors(source: str, *, sentences: Sequence[str]) -> words.Vectors:
+        assert source == "a file"
+        wanted = {word for sentence in sentences for word in words.tokens(sentence)}
+        return words.Vectors({w: COLOURS[w] for w in wanted & COLOURS.keys()}, frozenset(wanted - COLOURS.keys()))
+
+    monkeypatch.setattr("stages.predict.words.vectors", vectors)
+    return lambda network, **given: replace(answering(network, **given), method="sentence")
 
 
 @pytest.mark.parametrize("height", [None, 2 * make.HEIGHT])
 def test_a_sentence_is_answered_by_masks_of_what_it_means(
-    answering: Callable[..., runs.Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], height: int | None
+    on_sentences: Callable[..., runs.Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], height: int | None
 ) -> None:
-    network = Answering(predict_masks=asked_colour)
+    network = Answering(response=asked_colour)
     squares = np.zeros((3, 5, make.HEIGHT, make.WIDTH), bool)  # one a channel
     for frame in range(5):
         squares[0, frame, 16:32, 16 * (frame % 3) :][:, :16] = squares[2, frame, 16:32, 48:] = True
     pictures = np.where(squares, 250, 40).astype(np.uint8).transpose(1, 2, 3, 0)
     write_pictures(tmp_path / "clip", pictures)
-    run = answering(network, height=height)
+    run = on_sentences(network, height=height)
     for colour, place, left in (("red", 0, 16), ("blue", 2, 48)):  # in the last frame
-        folder = predict.run(
-            run, tmp_path / "clip", sentence=f"{colour} squares", vectors=FourWords(), output=tmp_path / colour
-        )
+        folder = predict.run(run, tmp_path / "clip", sentence=f"{colour} squares", output=tmp_path / colour)
         for frame in range(5):
             mask = png.decode((folder / f"masks/clip/{frame + 1:05d}.png").read_bytes())
             assert np.array_equal(mask, squares[place, frame])
@@ -345,16 +354,16 @@ def test_a_sentence_is_answered_by_masks_of_what_it_means(
 
 
 def test_a_sentence_is_wanted_or_not_wanted_and_needs_a_known_word(
-    data: Path, answering: Callable[..., runs.Run]
+    data: Path, on_sentences: Callable[..., runs.Run]
 ) -> None:
     with pytest.raises(ValueError, match=r"--sentence: deeplab takes none"):
         predict.run(runs.named(RUN), clip_of(data), sentence="dog")
-    run = answering(Answering(predict_masks=asked_colour))
+    run = on_sentences(Answering(response=asked_colour))
     for empty in ("", "  "):
         with pytest.raises(ValueError, match=r'answers a sentence: add --sentence="dog running on the left"'):
-            predict.run(run, clip_of(data), sentence=empty, vectors=FourWords())
-    with pytest.raises(ValueError, match=r"none of its words is known \(ein, Hund\)"):
-        predict.run(run, clip_of(data), sentence="ein Hund", vectors=FourWords())
+            predict.run(run, clip_of(data), sentence=empty)
+    with pytest.raises(ValueError, match=r"none of its words is known \(ein, hund\)"):
+        predict.run(run, clip_of(data), sentence="ein Hund")
 
 
 # Which run, and what is wrong

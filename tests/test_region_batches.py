@@ -17,7 +17,7 @@ from stages.core.scores import segmentation
 from tests import make
 
 FRONT = runs.Run("deeplab-rgb-full-0", "deeplab", "rgb", "full", 0)
-COMMON = train.Common(config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=0)
+COMMON = train.Common(config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=0, word_vectors="none")
 SCORES = segmentation.Parameters(resamples=5, seed=0, non_boundary=3)
 ENCODER = Encoder(layers=(1, 1, 1, 1), width=8, bottleneck=False)
 

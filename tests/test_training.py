@@ -272,7 +272,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield make.run_to_flow(folder)
 
 
-COMMON = train_stage.Common(config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=0)
+COMMON = train_stage.Common(
+    config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=0, word_vectors="none"
+)
 METHOD = train_stage.Method(steps=6, batch=2)
 OUTPUTS = ("model.pt", "run.json", "curves.csv")
 

@@ -3,7 +3,7 @@
 A training step's batch depends on (seed, step) alone, so a training that goes on after a kill sees the same batches.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,13 +64,15 @@ def to_batch(samples: list[Sample], *, encoding: str) -> Batch:
 
 def with_words(batch: Batch, vectors: WordVectors) -> SentenceBatch:
     """``batch`` and the vectors of its sentences' words."""
-    matrices = [vectors.of(sentence)[0] for sentence in batch["sentences"]]  # (words, C) each
+    return SentenceBatch(**batch, **padded([vectors.of(sentence)[0] for sentence in batch["sentences"]]))
+
+
+def padded(matrices: Sequence[np.ndarray]) -> SentenceBatch:
+    """The words of some sentences, a matrix (words, C) each, as a batch that has nothing else."""
     longest = max(1, *(len(matrix) for matrix in matrices))
-    padded = [np.pad(matrix, ((0, longest - len(matrix)), (0, 0))) for matrix in matrices]
+    rows = [np.pad(matrix, ((0, longest - len(matrix)), (0, 0))) for matrix in matrices]
     return SentenceBatch(
-        **batch,
-        words=torch.from_numpy(np.stack(padded)),
-        lengths=torch.tensor([len(matrix) for matrix in matrices]),
+        words=torch.from_numpy(np.stack(rows)), lengths=torch.tensor([len(matrix) for matrix in matrices])
     )
 
 

@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import torch
 
 from models.base import Window
-from models.network import to_device
-from stages.core import cli, png, prediction, workers
+from models.inference import computing_in
+from stages.core import answers, cli, png, prediction, workers
 from stages.core.flow import backends, estimation
 from stages.core.regions import segmentation
 from stages.core.tables import Pack
@@ -109,11 +108,8 @@ def label(job: Job, pieces: Sequence[Piece]) -> dict[int, Pixels]:
 
 def answer(predictor: prediction.Predictor, window: Sample, words: np.ndarray) -> np.ndarray:
     """(H, W) uint8 at the labelled frame of ``window``: 1 on the actor that a sentence of ``words`` (L, 300) means."""
-    asked = {"words": torch.from_numpy(words)[None], "lengths": torch.tensor([len(words)])}
-    batch = {**predictor.batch([window]), **to_device(asked, predictor.device)}
-    mask = predictor.network.predict_masks(batch)[0].byte().cpu().numpy()
-    height, width = window.frames.shape[1:3]
-    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    mask: np.ndarray = (answers.respond(predictor, window, [words])[0] > 0).byte().cpu().numpy()
+    return mask
 
 
 def _label(job: Job, piece: Piece) -> dict[int, Pixels]:
@@ -154,7 +150,9 @@ def _maps(job: Job, piece: Piece, folder: Path) -> Iterator[tuple[int, bytes]]:
     predictor = prediction.load_predictor(Path(job.network["run"]), job.network["weights"])
     if job.words is not None:
         for position, window in prediction.read_windows(argument, predictor.config):
-            yield position, png.encode(answer(predictor, window, job.words))
+            with computing_in(job.settings["precision"], predictor.device):
+                mask = answer(predictor, window, job.words)
+            yield position, png.encode(mask)
         return
     prediction.predict_clip(argument, job.settings, packs["predictions"])
     predicted = Pack(packs["predictions"])

@@ -140,7 +140,7 @@ def pack_features(argument: Mapping[str, Any], parameters: Mapping[str, Any], ta
 def read_windows(argument: Mapping[str, Any], config: Any) -> Iterator[tuple[int, Sample]]:
     """The windows that ``config`` asks for around the frames ``argument["frames"]`` of the clip ``argument["video"]``,
     without labels, and the frames' numbers."""
-    clip = _clip(argument)
+    clip = clip_of(argument)
     for frame in argument["frames"]:
         numbers = windows.numbers(frame, config.window)
         yield frame, windows.read(clip, argument["video"], numbers, labelled=False)
@@ -150,7 +150,7 @@ def _predictions(
     argument: Mapping[str, Any], predictor: Predictor, *, length: int
 ) -> Iterator[tuple[list[int], Predictions | MultiLabelPredictions]]:
     """The wanted frames of a clip of ``length`` frames, some at a time, and what is predicted for them."""
-    samples, video = _clip(argument), argument["video"]
+    samples, video = clip_of(argument), argument["video"]
     network, config = predictor.network, predictor.config
     if "regions" in argument["folders"]:
         for frame, batch in region_batches.of_clip(samples, video, config, true=argument["true"]):
@@ -207,7 +207,7 @@ def _encode(
     }
 
 
-def _clip(argument: Mapping[str, Any]) -> Dataset:
+def clip_of(argument: Mapping[str, Any]) -> Dataset:
     """The clip ``argument["video"]`` as a data set of its own, without labels."""
     video, folders = argument["video"], {name: Path(path) for name, path in argument["folders"].items()}
     return Dataset(

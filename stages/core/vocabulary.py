@@ -65,8 +65,13 @@ def window_numbers(frames: int, *, length: int) -> list[list[int]]:
     """Frame numbers of the clips of ``length`` frames whose scores are averaged over a video of ``frames``.
 
     They lie end to end; the last is moved back to end with the video, and shares frames with the one before it. A
-    shorter video is one clip and starts again behind its end, as I3D takes it (Carreira and Zisserman 2017, section 3).
+    shorter video is one clip and starts again, as I3D takes it (Carreira and Zisserman 2017, section 3).
     """
     last = max(frames - length, 0)
     starts = [min(start, last) for start in range(0, frames, length)]
-    return [[number % frames for number in range(start, start + length)] for start in starts]
+    return [clip_numbers(start, length=length, frames=frames) for start in starts]
+
+
+def clip_numbers(start: int, *, length: int, frames: int) -> list[int]:
+    """Frame numbers of the clip of ``length`` frames at ``start`` of a video, which starts again behind its end."""
+    return [number % frames for number in range(start, start + length)]

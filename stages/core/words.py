@@ -22,7 +22,7 @@ import importlib.util
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,14 @@ def vectors(source: str | Path, *, sentences: Iterable[str]) -> Vectors:
     wanted = {word for sentence in sentences for word in tokens(f"{sentence} {swap_sides(sentence)}")}
     found = _of_package(wanted) if str(source) == PACKAGE else _of_file(Path(source), wanted)
     return Vectors(found, frozenset(wanted - found.keys()))
+
+
+def report_unknown(known: Vectors, sentences: Sequence[str], *, where: str) -> dict[str, int]:
+    """Print which words of ``sentences`` have no vector; gives how often each stands there, the most frequent first."""
+    unknown = dict(known.unknown_words(sentences).most_common())
+    named = f" ({', '.join(list(unknown)[:10])})" if unknown else ""
+    print(f"{where}: {len(sentences)} sentences, {len(unknown)} words without a vector{named}")
+    return unknown
 
 
 def tokens(sentence: str) -> list[str]:

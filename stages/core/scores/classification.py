@@ -79,7 +79,7 @@ class ClassificationEvidence:
 
 @dataclass(frozen=True)
 class Truth:
-    """V videos with annotated test frames, sorted: the pairs that each shows and how large its actors are."""
+    """V videos with annotated frames, sorted: the pairs that each shows and how large its actors are."""
 
     videos: tuple[str, ...]
     shown: np.ndarray  # (V, P) bool, pairs in the order of LabelSpace.valid_ids[1:]
@@ -87,8 +87,8 @@ class Truth:
     left_out: tuple[str, ...] = ()  # pairs in the annotations that are not valid, by name
 
 
-def load_truth(index: Path, *, labels: LabelSpace = A2D) -> Truth:
-    """The test videos of data/index. Raises ``ValueError`` where it holds none.
+def load_truth(index: Path, *, labels: LabelSpace = A2D, split: str = "test") -> Truth:
+    """The videos of ``split`` in data/index. Raises ``ValueError`` where it holds none.
 
     An instance whose actor or action nobody told shows no pair; neither does one of an invalid pair, which is told in
     ``left_out``.
@@ -98,10 +98,10 @@ def load_truth(index: Path, *, labels: LabelSpace = A2D) -> Truth:
     frames = tables.read_parquet(index / "frames.parquet", tables.FRAMES).select(["video", "frame", "split"])
     masks: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for row in frames.to_pylist():
-        if row["split"] == "test":
+        if row["split"] == split:
             masks.setdefault(row["video"], {})[row["frame"]] = []
     if not masks:
-        raise ValueError(f"{index} holds no annotated frame of split `test`")
+        raise ValueError(f"{index} holds no annotated frame of split `{split}`")
     videos = sorted(masks)
     columns = {label: column for column, label in enumerate(labels.valid_ids[1:])}
     shown = np.zeros((len(videos), len(columns)), bool)

@@ -1,0 +1,179 @@
+"""What a trained run answers to sentences about clips, and how right it is.
+
+Reads what the run reads of a clip, and the sentences of data/index. A frame is encoded once for all that is asked about
+it. Beside every sentence of the data set there are questions about nobody in the frame (``stages.core.absent``), whose
+masks should be empty. Writes predictions/: a pack a clip, and the answers to the data set's sentences as COCO json.
+
+Axes: N sentences about one frame, L words of one, H height, W width.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pycocotools import mask as coco
+from torch.nn import functional as F
+
+from models.inference import computing_in
+from models.network import to_device
+from stages.core import absent, items, loader, prediction, sentences, tables, words
+from stages.core.absent import ASKED, Question
+from stages.core.dataset import Dataset
+from stages.core.prediction import Predictor
+from stages.core.runs import Run
+from stages.core.scores import emptiness
+from stages.core.scores import sentences as scores
+from stages.core.scores.segmentation import Parameters
+from stages.core.tables import write_pack
+from stages.core.windows import Sample
+
+TRUTH, ANSWERS = "sentences.json", "answers.json"
+"""COCO json: what was asked with the true masks, and the answers (``stages.core.sentences``)."""
+AT_ONCE = 32
+"""Sentences about one frame that are answered together: memory does not grow with their number."""
+
+ANSWER_PACK = pa.schema(
+    [
+        ("key", pa.string()),  # an image id, or another name of the question within its clip
+        ("kind", pa.string()),  # of absent.KINDS
+        ("mask", pa.binary()),  # counts of a COCO RLE of the frame's size
+        ("pixels", pa.int64()),  # of the mask
+        ("of", pa.int64()),  # of the frame
+        ("score", pa.float32()),  # mean probability within the mask, 0 for an empty one
+    ]
+)
+"""One clip's answers: a question a row."""
+
+
+def respond(predictor: Predictor, window: Sample, asked: Sequence[np.ndarray]) -> torch.Tensor:
+    """(N, H, W) float32 responses of every pixel of the labelled frame of ``window`` to sentences of words (L, 300).
+
+    They are computed at the size that the network works at and interpolated to that of the frame.
+    """
+    batch = to_device({**predictor.batch([window]), **loader.padded(asked)}, predictor.device)
+    response = predictor.network.response(batch).float()
+    height, width = window.frames.shape[1:3]
+    return F.interpolate(response[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+
+
+def answer_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
+    """Answers to ``argument["questions"]`` about one clip, whose sentences have ``argument["words"]``, packed."""
+    torch.set_num_threads(1)  # clips are the parallelism, and the number of threads decides the last bits
+    predictor = prediction.load_predictor(Path(argument["run"]), argument["weights"])
+    of_frame: dict[int, list[Question]] = {}
+    for question in argument["questions"]:
+        of_frame.setdefault(question.frame, []).append(question)
+    rows = []
+    with computing_in(parameters["precision"], predictor.device):
+        for frame, window in prediction.read_windows(argument | {"frames": sorted(of_frame)}, predictor.config):
+            for start in range(0, len(of_frame[frame]), AT_ONCE):
+                together = of_frame[frame][start : start + AT_ONCE]
+                responses = respond(predictor, window, [argument["words"][one.sentence] for one in together])
+                rows += [_row(one, response) for one, response in zip(together, responses, strict=True)]
+    write_pack(target, {name: [row[name] for row in rows] for name in ANSWER_PACK.names}, ANSWER_PACK)
+
+
+def evaluate(
+    run_: Run, samples: Dataset, parameters: Parameters, *, data: Path, folder: Path, stage: str
+) -> dict[str, Any]:
+    """Ask ``run_``, which lies in ``data``/train, every sentence of ``samples`` and score the answers.
+
+    Writes ``folder``/predictions; ``stage`` is the name of the item cache. Gives ``sentences`` (as
+    ``scores.sentences.run``), ``emptiness``, ``unknown_words`` (word -> how often) and ``coverage``.
+    Raises ``ValueError`` where there is no sentence.
+    """
+    promised = _promised(samples)
+    if not samples.sentences:
+        raise ValueError(f"{run_.name}: no sentence about an actor in an annotated {samples.split} frame")
+    questions = absent.questions(samples)
+    source = json.loads((data / "train" / run_.name / "run.json").read_text())["parameters"]["common"]["word_vectors"]
+    vectors = words.vectors(source, sentences={one.sentence for asked in questions.values() for one in asked})
+    output = folder / "predictions"
+    items.run(
+        stage,
+        answer_clip,
+        clip_items(run_, samples, questions, vectors, data),
+        parameters={"precision": parameters.precision},
+        libraries=["torch", "opencv-python-headless", "pyarrow", "pycocotools"],
+        output=output,
+        gpu=True,
+    )
+    found = {video: _read(output / "clips" / f"{video}.arrow") for video in items.read_manifest(output)}
+    sentences.write_coco(output / TRUTH, sentences.coco_truth(promised))
+    sentences.write_coco(output / ANSWERS, _coco_answers(promised, found))
+    result = scores.run(output / TRUTH, output / ANSWERS, count_missing=True, parameters=parameters)
+    unknown = words.report_unknown(vectors, [asked.sentence for asked in samples.sentences], where=run_.name)
+    return {
+        "sentences": result,
+        "emptiness": emptiness.run(found, parameters),
+        "unknown_words": unknown,
+        "coverage": result["coverage"],
+    }
+
+
+def clip_items(
+    run_: Run, samples: Dataset, questions: Mapping[str, Sequence[Question]], vectors: words.Vectors, data: Path
+) -> list[items.Item]:
+    """One item for each clip of ``samples`` that is asked about: what ``answer_clip`` is given."""
+    found = []
+    for item in prediction.clip_items(run_, samples, data):
+        asked = questions.get(item.name, ())
+        if not asked:
+            continue
+        said = {one.sentence: vectors.of(one.sentence)[0] for one in asked}
+        inputs = {
+            "questions": items.digest([str(one) for one in asked]),
+            "words": items.digest({sentence: matrix.tobytes().hex() for sentence, matrix in said.items()}),
+        }
+        argument = {"questions": asked, "words": said}
+        found.append(items.Item(item.name, {**item.inputs, **inputs}, {**item.argument, **argument}))
+    return found
+
+
+def _promised(samples: Dataset) -> list[sentences.Sample]:
+    """Every sentence about an actor in an annotated frame of the split, also of clips that can't be used."""
+    assert samples.index is not None, "loaded with its tables"
+    clips = tables.read_parquet(samples.index / "clips.parquet", tables.CLIPS).to_pylist()
+    of_split = {clip["video"] for clip in clips if clip["split"] == samples.split}
+    instances = tables.read_parquet(samples.index / "instances.parquet", tables.INSTANCES)
+    spoken = tables.read_parquet(samples.index / "sentences.parquet", tables.SENTENCES)
+    return [asked for asked in sentences.samples(instances, spoken)[0] if asked.video in of_split]
+
+
+def _row(question: Question, response: torch.Tensor) -> dict[str, Any]:
+    inside = response > 0  # (H, W)
+    mask = inside.cpu().numpy().astype(np.uint8)
+    pixels = int(mask.sum())
+    return {
+        "key": question.key,
+        "kind": question.kind,
+        "mask": coco.encode(np.asfortranarray(mask))["counts"],
+        "pixels": pixels,
+        "of": mask.size,
+        "score": float(response[inside].sigmoid().mean()) if pixels else 0.0,
+    }
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pa.ipc.open_file(pa.memory_map(str(path))).read_all().to_pylist()
+    return rows
+
+
+def _coco_answers(
+    promised: Sequence[sentences.Sample], found: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    rows = {row["key"]: row for of_clip in found.values() for row in of_clip if row["kind"] == ASKED}
+    return [
+        {
+            "image_id": asked.image_id,
+            "category_id": 1,
+            "segmentation": {"size": [asked.height, asked.width], "counts": rows[asked.image_id]["mask"].decode()},
+            "score": round(rows[asked.image_id]["score"], 6),
+        }
+        for asked in promised
+        if asked.image_id in rows
+    ]

@@ -1,0 +1,251 @@
+"""Answers to sentences: what is asked about a frame, that it is encoded once, what files hold, how empty masks are."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco
+
+from models.base import Window
+from stages.core import absent, answers, prediction, runs, sentences, tables, words
+from stages.core.absent import Question
+from stages.core.dataset import AnnotatedFrame, Dataset, load
+from stages.core.datasets import a2d
+from stages.core.labels import A2D, JHMDB, LabelSpace
+from stages.core.scores import emptiness, resampling, segmentation
+from tests import make
+
+DRAWS = resampling.Parameters(resamples=20, seed=0)
+PARAMETERS = segmentation.Parameters(resamples=20, seed=0, non_boundary=15)
+RUN = runs.Run("sentence-rgb-full-0", "sentence", "rgb", "full", 0)
+
+
+# What is asked
+
+ADULT, CAT, DOG = (A2D.actors.index(name) for name in ("adult", "cat", "dog"))
+RUN_, ROLL, WALK = (A2D.actions.index(name) for name in ("running", "rolling", "walking"))
+Rows = Sequence[tuple[int, int, int, int | None]]
+"""Frame, instance, actor and action (None: nobody told)."""
+
+
+def asked(folder: Path, rows: Rows, spoken: Sequence[tuple[int, str]], space: LabelSpace = A2D) -> list[Question]:
+    """What is asked about a clip with these instances and these sentences about instances."""
+    mask = coco.encode(np.ones((2, 2), np.uint8, order="F"))["counts"]
+    box = {"x1": 0, "y1": 0, "x2": 2, "y2": 2, "height": 2, "width": 2, "mask": mask}
+    instances = [
+        {"video": "clip", "frame": f, "instance": i, "actor": actor, "actions": [] if does is None else [does], **box}
+        for f, i, actor, does in rows
+    ]
+    said = [{"video": "clip", "instance": instance, "sentence": sentence} for instance, sentence in spoken]
+    tables.write_parquet(folder / "instances.parquet", tables.rows_to_table(instances, tables.INSTANCES))
+    tables.write_parquet(folder / "sentences.parquet", tables.rows_to_table(said, tables.SENTENCES))
+    frames = tuple(AnnotatedFrame("clip", frame, b"") for frame in sorted({row[0] for row in rows}))
+    (found,) = absent.questions(Dataset("test", frames, 2, folder, label_space=space, index=folder)).values()
+    return found
+
+
+def of_kind(found: Sequence[Question], kind: str) -> list[tuple[int, str]]:
+    return [(one.frame, one.sentence) for one in found if one.kind == kind]
+
+
+def test_each_sentence_is_asked_where_its_actor_is_and_of_one_who_left_where_he_is_not(tmp_path: Path) -> None:
+    rows = [(3, 0, CAT, RUN_), (3, 1, DOG, WALK), (9, 1, DOG, WALK)]
+    found = asked(tmp_path, rows, [(0, "the cat"), (1, "the dog"), (0, "who runs")])
+    assert of_kind(found, "asked") == [(3, "the cat"), (3, "the dog"), (9, "the dog"), (3, "who runs")]
+    assert of_kind(found, "left") == [(9, "the cat"), (9, "who runs")]
+    assert next(one.key for one in found if one.kind == "asked") == "v_clip_f_4_i_0"
+    assert len({one.key for one in found}) == len(found)
+
+
+def test_nobody_is_an_actor_in_no_annotated_frame_and_another_action_one_that_no_such_actor_does(
+    tmp_path: Path,
+) -> None:
+    rows = [(3, 0, CAT, RUN_), (3, 1, DOG, WALK), (3, 2, DOG, ROLL), (9, 1, DOG, WALK)]
+    found = asked(tmp_path, rows, [])
+    nobody, other = of_kind(found, "nobody"), of_kind(found, "other_action")
+    assert [frame for frame, _ in nobody] == [frame for frame, _ in other] == [3, 9]
+    assert not {sentence.split()[0] for _, sentence in nobody} & {"cat", "dog"}
+    assert {sentence.split()[0] for _, sentence in other} <= {"cat", "dog"}
+    assert other[1][1].startswith("dog ") and other[1][1] != "dog walking"
+    assert other[0][1] not in {"cat running", "dog walking", "dog rolling"}
+    assert found == asked(tmp_path, rows, []), "the same at every call"
+
+
+def test_who_may_do_it_or_be_there_unsaid_is_not_asked_about(tmp_path: Path) -> None:
+    found = asked(tmp_path, [(3, 0, CAT, RUN_), (3, 1, CAT, None)], [])
+    assert of_kind(found, "other_action") == [] and len(of_kind(found, "nobody")) == 1
+    found = asked(tmp_path, [(3, 0, CAT, RUN_), (3, 1, 255, None)], [])
+    assert of_kind(found, "nobody") == [] and len(of_kind(found, "other_action")) == 1
+
+
+def test_where_all_actors_are_of_one_kind_there_is_always_somebody(tmp_path: Path) -> None:
+    found = asked(tmp_path, [(0, 0, 1, 5)], [(0, "he climbs")], JHMDB)
+    assert of_kind(found, "nobody") == []
+    (other,) = of_kind(found, "other_action")
+    assert other[1].startswith("person ") and other[1] != f"person {JHMDB.actions[5]}".replace("_", " ")
+
+
+# Answers
+
+LEFT, RIGHT = make.Square("-left", split="test", speed=(0, 1)), make.Square("right", label=66, split="test")
+
+
+class Halves:
+    """Answers "left" with the left half of a frame, "right" with the other, surer of it, all else with nothing."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+
+    def response(self, batch: Any) -> torch.Tensor:
+        self.batches.append((len(batch["frames"]), len(batch["words"])))
+        height, width = batch["frames"].shape[2:4]
+        maps = torch.full((len(batch["words"]), height, width), -1.0)
+        for one, first, length in zip(maps, batch["words"][:, 0, 0], batch["lengths"], strict=True):
+            if length and first > 0:
+                one[:, : width // 2] = 1
+            elif length and first < 0:
+                one[:, width // 2 :] = 3
+        return maps
+
+
+def of_words(source: str, *, sentences: Any) -> words.Vectors:
+    """Vectors of "left" and "right"."""
+    assert source == "a file"
+    wanted = {word for sentence in sentences for word in words.tokens(sentence)}
+    known = {"left": np.ones(300, np.float32), "right": -np.ones(300, np.float32)}
+    return words.Vectors({w: known[w] for w in wanted & known.keys()}, frozenset(wanted - known.keys()))
+
+
+Evaluated = tuple[dict[str, Any], Path, Halves]
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Evaluated]:
+    """Evaluates a network that answers in halves on the test clips of a release; without the clip ``broken``."""
+
+    def evaluate(*, height: int | None = None, broken: str = "") -> Evaluated:
+        network = Halves()
+        config = SimpleNamespace(window=Window(before=1, after=1), height=height, flow_encoding="clipped")
+        predictor = prediction.Predictor(network, config, A2D, torch.device("cpu"))
+        monkeypatch.setattr(prediction, "load_predictor", lambda *_: predictor)
+        monkeypatch.setattr(words, "vectors", of_words)
+        raw = make.write_release(tmp_path / "data/raw", (make.RELEASE[0], LEFT, RIGHT))
+        lines = ("-left,0,square on the left", "-left,0,the other one", "right,0,right")
+        (raw / a2d.SENTENCES).write_text("video_id,instance_id,query\n" + "\n".join(lines) + "\n")
+        if broken:
+            (raw / a2d.CLIPS_FOLDER / f"{broken}.mp4").write_bytes(b"no video")
+        with make.workspace(tmp_path):
+            data = make.run_to_frames(tmp_path)
+            trained = data / "train" / RUN.name
+            trained.mkdir(parents=True)
+            (trained / "model.pt").write_bytes(b"")
+            content = {"parameters": {"common": {"word_vectors": "a file"}}}
+            (trained / "run.json").write_text(json.dumps(content))
+            samples = load(data / "index", data / "frames", split="test")
+            folder = data / "evaluate" / RUN.name
+            found = answers.evaluate(RUN, samples, PARAMETERS, data=data, folder=folder, stage="evaluate-it")
+        return found, folder / "predictions", network
+
+    return evaluate
+
+
+@pytest.mark.parametrize("height", [None, 2 * make.HEIGHT])
+def test_answers_have_the_size_of_the_frame_and_score_by_how_sure_they_are(
+    evaluated: Callable[..., Evaluated], height: int | None
+) -> None:
+    _, folder, _ = evaluated(height=height)
+    found = json.loads((folder / answers.ANSWERS).read_text())
+    truth = json.loads((folder / answers.TRUTH).read_text())
+    assert [image["id"] for image in truth["images"]] == [one["image_id"] for one in found]
+    by_name = {one["image_id"]: one for one in found}
+    assert set(by_name) == {
+        f"v_{name}_f_{frame}_i_0{more}" for name, more in (("-left", ""), ("-left", "_s_2"), ("right", ""))
+        for frame in (3, 7)
+    }  # fmt: skip
+    half = np.zeros((make.HEIGHT, make.WIDTH), bool)
+    half[:, : make.WIDTH // 2] = True
+    expected = {"v_-left_f_3_i_0": (half, 1), "v_right_f_7_i_0": (~half, 3)}
+    for name, (mask, response) in expected.items():
+        assert np.array_equal(coco.decode(by_name[name]["segmentation"]), mask)
+        assert by_name[name]["score"] == pytest.approx(1 / (1 + np.exp(-response)), abs=0.01)
+    empty = by_name["v_-left_f_7_i_0_s_2"]
+    assert not coco.decode(empty["segmentation"]).any() and empty["score"] == 0
+
+
+def test_scores_are_those_of_the_files_and_words_without_a_vector_are_counted(
+    evaluated: Callable[..., Evaluated], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, folder, _ = evaluated()
+    square, half = make.SIDE**2, make.HEIGHT * make.WIDTH // 2
+    (clip,) = {
+        float(coco.area(one["segmentation"])) for one in json.loads((folder / answers.TRUTH).read_text())["annotations"]
+    }
+    assert clip == square
+    # "right" is asked of a square in the left half
+    assert found["sentences"]["mean_iou"] == pytest.approx(100 * (2 * square / half) / 6, abs=0.01)
+    assert found["sentences"]["overall_iou"] == pytest.approx(
+        100 * 2 * square / (2 * half + 2 * square + 2 * (half + square))
+    )
+    assert found["coverage"] == {"scored": 6, "of": 6, "clips": 2}
+    assert found["unknown_words"] == {"the": 4, "square": 2, "on": 2, "other": 2, "one": 2}
+    assert "6 sentences, 5 words without a vector (the, " in capsys.readouterr().out
+
+
+def test_a_frame_is_encoded_once_for_all_that_is_asked_about_it(evaluated: Callable[..., Evaluated]) -> None:
+    _, _, network = evaluated()
+    # Of each of four frames: sentences, somebody who is not there, and another action.
+    assert sorted(network.batches) == [(1, 3), (1, 3), (1, 4), (1, 4)]
+
+
+def test_no_more_sentences_than_memory_holds_are_answered_together(
+    evaluated: Callable[..., Evaluated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "AT_ONCE", 3)
+    found, _, network = evaluated()
+    assert sorted(network.batches) == [(1, 1), (1, 1), (1, 3), (1, 3), (1, 3), (1, 3)]
+    assert found["coverage"]["scored"] == 6
+
+
+def test_sentences_about_a_clip_that_can_t_be_used_are_promised_and_not_scored(
+    evaluated: Callable[..., Evaluated],
+) -> None:
+    found, _, _ = evaluated(broken="-left")
+    assert found["coverage"] == {"scored": 2, "of": 6, "clips": 1}
+
+
+def test_masks_where_nobody_is_meant_are_told_from_those_of_sentences(evaluated: Callable[..., Evaluated]) -> None:
+    found, _, _ = evaluated()
+    kinds = found["emptiness"]
+    assert {kind: one["samples"] for kind, one in kinds.items()} == {"asked": 6, "nobody": 4, "other_action": 4}
+    assert kinds["asked"]["share"] == pytest.approx(100 * 4 / 6 / 2)
+    assert kinds["asked"]["empty"] == pytest.approx(100 * 2 / 6)
+    assert kinds["nobody"]["share"] == 0 and kinds["nobody"]["empty"] == 100
+
+
+def test_a_mask_of_less_than_a_hundredth_of_the_frame_is_empty() -> None:
+    rows = [{"kind": "left", "pixels": pixels, "of": 1000} for pixels in (0, 9, 10, 501)]
+    found = emptiness.run({"first": rows[:3], "second": rows[3:]}, DRAWS)["left"]
+    assert (found["share"], found["empty"], found["samples"]) == (13, 50, 4)
+    assert found["share_low"] < 13 < found["share_high"]
+    first, second = (emptiness.run({"clip": part}, DRAWS)["left"]["share"] for part in (rows[:3], rows[3:]))
+    assert first == pytest.approx(19 / 30) and second == pytest.approx(50.1)
+
+
+def test_a_data_set_without_sentences_is_an_error(tmp_path: Path) -> None:
+    tables.write_parquet(tmp_path / "instances.parquet", tables.INSTANCES.empty_table())
+    tables.write_parquet(tmp_path / "sentences.parquet", tables.SENTENCES.empty_table())
+    tables.write_parquet(tmp_path / "clips.parquet", tables.CLIPS.empty_table())
+    nothing = Dataset("test", (AnnotatedFrame("clip", 0, b""),), 1, tmp_path, index=tmp_path)
+    with pytest.raises(ValueError, match="sentence-rgb-full-0: no sentence about an actor in an annotated test frame"):
+        answers.evaluate(RUN, nothing, PARAMETERS, data=tmp_path, folder=tmp_path / "found", stage="evaluate-it")
+
+
+def test_an_answer_s_file_is_one_that_the_scores_take(evaluated: Callable[..., Evaluated]) -> None:
+    _, folder, _ = evaluated()
+    truth = sentences.true_masks((folder / answers.TRUTH).read_bytes(), where="truth")
+    assert len(sentences.predicted_masks((folder / answers.ANSWERS).read_bytes(), truth, where="answers")) == 6
