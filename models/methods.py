@@ -28,7 +28,7 @@ ON_VIDEOS = ("video_classifier",)
 """Methods that say what a video shows, and not where."""
 
 FIXED_VOCABULARY = "fixed_vocabulary"
-"""Variant of methods on sentences, trained as the plain one: it is asked about the names of the classes that a method
+"""Variant of `sentence`, trained as the plain one: it is asked about the names of the classes that a method
 on videos finds (``stages.core.vocabulary``), and so labels pixels."""
 
 MULTI_LABEL = ("ssa2d",)
@@ -36,9 +36,7 @@ MULTI_LABEL = ("ssa2d",)
 
 VARIANTS = {
     "deeplab": ("late_fusion",),
-    "hu2016": (FIXED_VOCABULARY,),
     "joint": ("without_temporal", "late_fusion", "rois_from_both", "joint_space"),
-    "li2017": (FIXED_VOCABULARY,),
     "region_masks": ("other_masks", "true_masks"),
     "sentence": ("frames_1", "frames_4", "frames_8", "lstm", "bilstm", "one_resolution", FIXED_VOCABULARY),
     "ssa2d": (

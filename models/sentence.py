@@ -113,6 +113,8 @@ VARIANTS: dict[str, Callable[[Config], Config]] = {
     "lstm": lambda config: replace(config, text_encoder=text.LSTM),
     "bilstm": lambda config: replace(config, text_encoder=text.BILSTM),
     "one_resolution": lambda config: replace(config, loss_weights={FULL: 1.0}),
+    # Section 5.3
+    "fixed_vocabulary": lambda config: config,  # another test
 }
 """Name of a run's variant -> the configuration it makes of the plain one."""
 

@@ -61,6 +61,21 @@ def test_a_method_on_regions_reads_its_front_end_s_features_and_region_masks() -
         parse("region_masks-rgb+flow-without_cat-0", method="region_masks", reads=features, regions=regions)
 
 
+def test_a_fixed_vocabulary_names_the_run_on_videos_that_chooses_what_is_asked() -> None:
+    name, scores = "sentence-rgb+flow-fixed_vocabulary-0", "data/evaluate/video_classifier-rgb-full-0"
+    run = parse(name, method="sentence", reads="data/optical_flow/dis-forward", regions=scores)
+    assert run.video_scores == Path(scores) and run.regions is None and run.folders["regions"] is None
+    for wrong in ("data/frames", "data/evaluate/sentence-rgb-full-0", "data/train/video_classifier-rgb-full-0"):
+        with pytest.raises(ValueError, match=r"write data/evaluate/<run> of video_classifier, whose scores choose"):
+            parse(name, method="sentence", reads="data/optical_flow/dis-forward", regions=wrong)
+
+
+@pytest.mark.parametrize("method", ["sentence", "video_classifier"])
+def test_no_actor_is_held_out_from_what_learns_no_actor_s_action(method: str) -> None:
+    with pytest.raises(ValueError, match=f"{method} learns no action of an actor"):
+        parse(f"{method}-rgb-without_cat-0", method=method)
+
+
 def test_a_run_with_another_flow_says_so_in_its_name_and_reads_it() -> None:
     assert parse("deeplab-rgb+flow-dis_flow-0", reads=FLOW).variant == "dis_flow"
     for name, reads in (("deeplab-rgb+flow-tvl1_flow-0", FLOW), ("deeplab-rgb-dis_flow-0", "data/frames")):
