@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from models.inference import computing_in
 from models.network import to_device
-from stages.core import absent, items, loader, prediction, sentences, tables, words
+from stages.core import absent, items, loader, prediction, sentences, words
 from stages.core.absent import ASKED, Question
 from stages.core.dataset import Dataset
 from stages.core.prediction import Predictor
@@ -31,8 +31,8 @@ from stages.core.scores.segmentation import Parameters
 from stages.core.tables import write_pack
 from stages.core.windows import Sample
 
-TRUTH, ANSWERS = "sentences.json", "answers.json"
-"""COCO json: what was asked with the true masks, and the answers (``stages.core.sentences``)."""
+ANSWERS = "answers.json"
+"""The answers as COCO json (``stages.core.sentences``), beside the packs; the truth is data/index/sentences.json."""
 AT_ONCE = 32
 """Sentences about one frame that are answered together: memory does not grow with their number."""
 
@@ -86,7 +86,7 @@ def evaluate(
     ``scores.sentences.run``), ``emptiness``, ``unknown_words`` (word -> how often) and ``coverage``.
     Raises ``ValueError`` where there is no sentence.
     """
-    promised = _promised(samples)
+    assert samples.index is not None and samples.split == "test", "loaded with its tables"
     if not samples.sentences:
         raise ValueError(f"{run_.name}: no sentence about an actor in an annotated {samples.split} frame")
     questions = absent.questions(samples)
@@ -103,9 +103,9 @@ def evaluate(
         gpu=True,
     )
     found = {video: _read(output / "clips" / f"{video}.arrow") for video in items.read_manifest(output)}
-    sentences.write_coco(output / TRUTH, sentences.coco_truth(promised))
-    sentences.write_coco(output / ANSWERS, _coco_answers(promised, found))
-    result = scores.run(output / TRUTH, output / ANSWERS, count_missing=True, parameters=parameters)
+    sentences.write_coco(output / ANSWERS, _coco_answers(samples, found))
+    truth = samples.index / "sentences.json"
+    result = scores.run(truth, output / ANSWERS, count_missing=True, parameters=parameters)
     unknown = words.report_unknown(vectors, [asked.sentence for asked in samples.sentences], where=run_.name)
     return {
         "sentences": result,
@@ -134,16 +134,6 @@ def clip_items(
     return found
 
 
-def _promised(samples: Dataset) -> list[sentences.Sample]:
-    """Every sentence about an actor in an annotated frame of the split, also of clips that can't be used."""
-    assert samples.index is not None, "loaded with its tables"
-    clips = tables.read_parquet(samples.index / "clips.parquet", tables.CLIPS).to_pylist()
-    of_split = {clip["video"] for clip in clips if clip["split"] == samples.split}
-    instances = tables.read_parquet(samples.index / "instances.parquet", tables.INSTANCES)
-    spoken = tables.read_parquet(samples.index / "sentences.parquet", tables.SENTENCES)
-    return [asked for asked in sentences.samples(instances, spoken)[0] if asked.video in of_split]
-
-
 def _row(question: Question, response: torch.Tensor) -> dict[str, Any]:
     inside = response > 0  # (H, W)
     mask = inside.cpu().numpy().astype(np.uint8)
@@ -163,9 +153,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _coco_answers(
-    promised: Sequence[sentences.Sample], found: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> list[dict[str, Any]]:
+def _coco_answers(samples: Dataset, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     rows = {row["key"]: row for of_clip in found.values() for row in of_clip if row["kind"] == ASKED}
     return [
         {
@@ -174,6 +162,6 @@ def _coco_answers(
             "segmentation": {"size": [asked.height, asked.width], "counts": rows[asked.image_id]["mask"].decode()},
             "score": round(rows[asked.image_id]["score"], 6),
         }
-        for asked in promised
+        for asked in samples.sentences
         if asked.image_id in rows
     ]
