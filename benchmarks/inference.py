@@ -28,15 +28,19 @@ from models.base import Batch, Labels, PairScores, Predictions, configuration
 from models.i3d import Pool, Unit, pad, same_padding
 from models.inference import Precision, computing_in, for_inference
 from stages import profile
-from stages.core import cli
+from stages.core import cli, machine
 from stages.core.labels import A2D
 from stages.core.runs import FULL
 
 SIDE = 224
 """Pixels of SSA2D's square input."""
-PUBLISHED = {"rgb": 67, "rgb+flow": 180}
-"""Milliseconds a frame."""
-TIMES_FASTER = {"rgb": 11, "rgb+flow": 6}
+OTHERS = ("region_masks", "joint", "sentence")
+"""Methods that SSA2D is measured beside, the one that it is compared with first."""
+PUBLISHED = {
+    "rgb": {"region_masks": 750, "ssa2d": 67},
+    "rgb+flow": {"region_masks": 1100, "joint": 350, "ssa2d": 180},
+}
+"""Milliseconds a frame on one K80."""
 KERAS_MS = 72
 """Milliseconds a frame of the released code, RGB, on two cores of the kind of machine that this project was made on."""
 ACTORS = (1, 2, 4, 8, 16, 32)
@@ -79,7 +83,7 @@ def measure(config: str = "paper", *, precision: Precision = "float32", side: in
 
 def against_actors(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> dict[int, tuple[float, float]]:
     """Number of actors -> seconds a window, and the most megabytes that were in use up to its first one."""
-    memory = profile.PeakMemory(torch.device("cpu"))
+    memory = machine.PeakMemory(torch.device("cpu"))
     network = for_inference(_network(config))
     tasks = {actors: partial(_label, network, _batch(config, side=side, actors=actors)) for actors in ACTORS}
     megabytes = {}
@@ -149,16 +153,16 @@ def main(
         console.print(str(measure(config, precision=precision, side=side, repeats=repeats)))
     table = Table("inputs", "method", "ms a frame", "with flow", "share of peak", "times faster", "published")
     for inputs in PUBLISHED:
+        # Methods that look at windows around a frame at A2D's frames; SSA2D at its square input, all frames at once.
+        others = [profile.run(name, inputs, config, frames=1, repeats=repeats) for name in OTHERS]
         single = profile.run("ssa2d", inputs, config, height=side, width=side, repeats=repeats)
-        regions = profile.run("region_masks", inputs, config, frames=1, repeats=repeats)
-        for result in (regions, single):
-            times = result["ms_per_frame"]
-            faster = regions["ms_per_frame"]["with_flow"] / times["with_flow"]
-            published = PUBLISHED[inputs] if result is single else 1100
+        for result in (*others, single):
+            times, published = result["ms_per_frame"], PUBLISHED[inputs].get(result["method"])
+            faster = others[0]["ms_per_frame"]["with_flow"] / times["with_flow"]
             table.add_row(
                 inputs, result["method"], f"{times['without_flow']:.0f}", f"{times['with_flow']:.0f}",
                 f"{100 * result['share_of_convolution_peak']:.0f} %", f"{faster:.1f}",
-                f"{published} ms" + (f", {TIMES_FASTER[inputs]} times" if result is single else ""),
+                "" if published is None else f"{published} ms, {PUBLISHED[inputs][OTHERS[0]] / published:.0f} times",
             )  # fmt: skip
     console.print(table)
     console.print(f"released Keras code, RGB: {KERAS_MS} ms a frame on two cores; this machine: {psutil.cpu_count()}")

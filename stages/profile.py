@@ -10,10 +10,7 @@ plain convolution, timed in the same run with the same threads. One profile at a
 import json
 import os
 import platform
-import resource
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,23 +23,24 @@ import typer
 from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
 from models import fcis, methods, region_masks
 from models.base import configuration
 from models.inference import for_inference
-from models.network import channels_last, choose_device, parameter_count, to_device
+from models.network import choose_device, parameter_count, to_device
+from models.text import WORD_CHANNELS
 from stages.core import cli, items, loader, windows
 from stages.core.flow import dis
 from stages.core.labels import A2D
+from stages.core.machine import PeakMemory, convolution_peak, median_seconds, operations
 from stages.core.params import nearest
 from stages.core.runs import FULL, INPUTS
 from stages.core.windows import Sample
 
 FULL_HEIGHT, FULL_WIDTH = 320, 568
 """A2D's usual frame: the height of every clip, and the most frequent width."""
-PEAK_SHAPE = (8, 256, 56, 56)
-"""(B, C, H, W) of the plain convolution, 3 x 3 and C to C: 29.6 GFLOP, enough to fill any core or GPU."""
+WORDS = 8
+"""Of a sentence."""
 BUSY_PERCENT = 15
 """Load by others, in percent of all cores, above which a result says that it was not alone."""
 LOCK = Path(tempfile.gettempdir()) / "actor-action-profile.lock"
@@ -68,7 +66,7 @@ def run(
         others = psutil.cpu_percent(interval=0.5)
         result = {
             "method": method, "inputs": inputs, "config": config_name, "height": height, "width": width,
-            "window": config.window.length, "frames": frames, "repeats": repeats,
+            "window": len(_numbers(0, config)), "frames": frames, "repeats": repeats,
             **_measure(module, config, config_name, inputs, height=height, width=width, frames=frames, repeats=repeats),
             "load_of_others_percent": others, "alone": others < BUSY_PERCENT, "torch": torch.__version__,
         }  # fmt: skip
@@ -86,11 +84,10 @@ def _measure(
     parameters = parameter_count(network)
     for_inference(network)
     flow = np.zeros((height, width, 2), np.float32)
-    batches = [to_device(_window(clip, number, config, flow=flow), device) for number in range(frames)]
-    labelled = config.window.length if hasattr(network, "predict_frames") else 1
-
-    def predict(batch: Any) -> None:
-        network.predict_frames(batch, range(labelled)) if labelled > 1 else network.predict(batch)
+    batches = [
+        to_device(_window(clip, _numbers(number, config), config, flow=flow), device) for number in range(frames)
+    ]
+    predict, labelled = _predicting(network, config)
 
     def label() -> None:
         for batch in batches:
@@ -102,10 +99,10 @@ def _measure(
             loader.ENCODINGS[config.flow_encoding](fields)
 
     label()
-    network_seconds = _median_seconds(label, repeats, device) / frames / labelled
+    network_seconds = median_seconds(label, repeats, device) / frames / labelled
     megabytes = memory.growth_megabytes()
-    flow_seconds = _median_seconds(estimate_and_encode, repeats, device) / frames if "flow" in config.streams else 0.0
-    operations = _operations(lambda: predict(batches[0])) / labelled
+    flow_seconds = median_seconds(estimate_and_encode, repeats, device) / frames if _has_flow(config) else 0.0
+    gflop = operations(lambda: predict(batches[0])) / labelled / 1e9
     peak = convolution_peak(device, repeats)
     return {
         "device": device.type,
@@ -114,9 +111,9 @@ def _measure(
         "parameters": parameters,
         "ms_per_frame": {"without_flow": 1e3 * network_seconds, "with_flow": 1e3 * (network_seconds + flow_seconds)},
         "peak_memory_mb": megabytes,
-        "gflop_per_frame": operations / 1e9,
+        "gflop_per_frame": gflop,
         "convolution_peak_gflops": peak / 1e9,
-        "share_of_convolution_peak": operations / network_seconds / peak,
+        "share_of_convolution_peak": 1e9 * gflop / network_seconds / peak,
     }
 
 
@@ -137,74 +134,37 @@ def moving_clip(frames: int, height: int, width: int) -> np.ndarray:
     return np.stack([texture[:, 3 * number : 3 * number + width] for number in range(frames)])
 
 
-def convolution_peak(device: torch.device, repeats: int) -> float:
-    """Operations per second of one plain convolution: what this machine, with these threads, can do."""
-    channels = PEAK_SHAPE[1]
-    plain = channels_last(torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)).to(device).eval()
-    x = torch.randn(PEAK_SHAPE, device=device).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        plain(x)
-        operations = _operations(lambda: plain(x))
-        return operations / min(_seconds(lambda: plain(x), device) for _ in range(repeats))
+def _numbers(number: int, config: Any) -> list[int]:
+    """Frames that the network sees at once to label frame ``number``, or the video that begins with it."""
+    if hasattr(config, "window"):
+        return windows.numbers(number, config.window)
+    return list(range(number, number + config.test_frames))
 
 
-class PeakMemory:
-    """The growth of the highest memory in use since here: CUDA's own count, or this process's resident set."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats()
-            self._before = torch.cuda.memory_allocated() / 1e6
-            return
-        # `5` sets the process's high-water mark back; where the kernel refuses, an earlier peak hides a smaller one.
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            self._before = self._resident_peak()
-            return
-        self._before = psutil.Process().memory_info().rss / 1e6
-
-    def growth_megabytes(self) -> float:
-        peak = torch.cuda.max_memory_allocated() / 1e6 if self._cuda else self._resident_peak()
-        return max(0.0, peak - self._before)
-
-    @staticmethod
-    def _resident_peak() -> float:
-        status = Path("/proc/self/status")
-        if status.exists():
-            for line in status.read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024 / 1e6
-        unit = 1 if platform.system() == "Darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+def _predicting(network: Any, config: Any) -> tuple[Callable[[Any], Any], int]:
+    """What is timed, and how many frames of a batch it labels: of a method on videos all."""
+    if hasattr(network, "response"):
+        return network.response, 1
+    if hasattr(network, "scores"):
+        return network.scores, config.test_frames
+    if hasattr(network, "predict_frames"):
+        labelled = range(config.window.length)
+        return lambda batch: network.predict_frames(batch, labelled), len(labelled)
+    return network.predict, 1
 
 
-def _window(clip: np.ndarray, number: int, config: Any, *, flow: np.ndarray) -> Any:
-    """The batch of one window around frame ``number``; frames outside the clip are its first and last."""
-    numbers = [min(max(n, 0), len(clip) - 1) for n in windows.numbers(number, config.window)]
-    frames = clip[numbers]
+def _window(clip: np.ndarray, numbers: list[int], config: Any, *, flow: np.ndarray) -> Any:
+    """The batch of these frames, asked about a sentence; those outside the clip are its first and last."""
+    frames = clip[np.clip(numbers, 0, len(clip) - 1)]
     labels = np.zeros(frames.shape[:3], np.uint8)
-    fields = np.broadcast_to(flow, (len(numbers), *flow.shape)) if "flow" in config.streams else None
-    return loader.to_batch([Sample(frames=frames, labels=labels, flow=fields)], encoding=config.flow_encoding)
+    fields = np.broadcast_to(flow, (len(numbers), *flow.shape)) if _has_flow(config) else None
+    batch = loader.to_batch([Sample(frames=frames, labels=labels, flow=fields)], encoding=config.flow_encoding)
+    return {**batch, **loader.padded([np.ones((WORDS, WORD_CHANNELS), np.float32)])}
 
 
-def _operations(function: Callable[[], Any]) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        function()
-    return counter.get_total_flops()
-
-
-def _seconds(function: Callable[[], Any], device: torch.device) -> float:
-    began = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def _median_seconds(function: Callable[[], Any], repeats: int, device: torch.device) -> float:
-    return statistics.median(_seconds(function, device) for _ in range(repeats))
+def _has_flow(config: Any) -> bool:
+    """Does the method see flow? Those of one stream of RGB name none."""
+    return "flow" in getattr(config, "streams", ())
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:
