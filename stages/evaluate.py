@@ -131,7 +131,10 @@ def _several_actions(samples: dataset.Dataset, predictions: Path, parameters: se
 
 
 def _videos(samples: dataset.Dataset, predictions: Path, parameters: segmentation.Parameters) -> Scored:
-    return video_scores.evaluate(samples, predictions, parameters), [], []
+    assert samples.index is not None, "loaded with its tables"
+    path = predictions / video_scores.FILE
+    tables.write_parquet(path, video_scores.collect(predictions, samples.videos))
+    return video_scores.score(samples.index, path, parameters), [], []
 
 
 def _write(folder: Path, result: dict[str, Any], classes: list[Any], cells: list[dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from stages.core.labels import A2D, JHMDB
 from stages.core.scores import maps
-from stages.core.vocabulary import KINDS, label_map, queries, selected, window_numbers
+from stages.core.vocabulary import KINDS, clip_numbers, label_map, queries, selected, window_numbers
 
 
 def scores(**above: float) -> np.ndarray:
@@ -73,17 +73,29 @@ def test_the_highest_response_labels_the_pixel() -> None:
         78: np.array([[2.0, 0.5, -1.0], [0.2, -0.1, 3.0]], np.float32),
         17: np.array([[1.0, 0.7, -2.0], [-5.0, 0.1, 2.9]], np.float32),
     }
-    found = label_map(responses)
+    found = label_map(responses, shape=(2, 3))
     assert found.dtype == np.uint8 and found.tolist() == [[78, 17, 0], [78, 17, 78]]
 
 
 def test_a_pixel_that_no_query_claims_is_background_and_zero_claims_nothing() -> None:
-    assert label_map({11: np.array([[0.0, -0.1, 1e-6]], np.float32)}).tolist() == [[0, 0, 11]]
+    assert label_map({11: np.array([[0.0, -0.1, 1e-6]], np.float32)}, shape=(1, 3)).tolist() == [[0, 0, 11]]
+
+
+def test_where_nothing_is_asked_all_is_background() -> None:
+    found = label_map({}, shape=(2, 3))
+    assert found.dtype == np.uint8 and found.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_responses_are_left_as_they_are() -> None:
+    responses = {label: np.full((1, 2), label, np.float32) for label in (11, 12)}
+    label_map(responses, shape=(1, 2))
+    assert [response[0].tolist() for response in responses.values()] == [[11, 11], [12, 12]]
 
 
 def test_of_equal_responses_the_lower_id_is_taken_whatever_their_order() -> None:
     same = np.ones((1, 1), np.float32)
-    assert label_map({34: same, 12: same}).item() == label_map({12: same, 34: same}).item() == 12
+    for responses in ({34: same, 12: same}, {12: same, 34: same}):
+        assert label_map(responses, shape=(1, 1)).item() == 12
 
 
 def test_the_label_map_of_a_large_frame_keeps_every_id() -> None:
@@ -91,7 +103,7 @@ def test_the_label_map_of_a_large_frame_keeps_every_id() -> None:
     responses = {label: np.full((1, len(ids)), -1, np.float32) for label in ids}
     for column, label in enumerate(ids):
         responses[label][0, column] = 1
-    assert label_map(responses)[0].tolist() == list(ids)
+    assert label_map(responses, shape=(1, len(ids)))[0].tolist() == list(ids)
 
 
 # Clips of a video
@@ -109,6 +121,11 @@ def test_the_last_clip_is_moved_back_to_end_with_the_video() -> None:
 def test_a_video_shorter_than_a_clip_starts_again_behind_its_end() -> None:
     assert window_numbers(3, length=8) == [[0, 1, 2, 0, 1, 2, 0, 1]]
     assert window_numbers(1, length=3) == [[0, 0, 0]]
+    assert clip_numbers(0, length=8, frames=3) == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_a_clip_can_begin_anywhere() -> None:
+    assert clip_numbers(3, length=4, frames=7) == [3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("frames", [1, 7, 8, 9, 15, 16, 17, 40])

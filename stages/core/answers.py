@@ -33,8 +33,8 @@ from stages.core.windows import Sample
 
 ANSWERS = "answers.json"
 """The answers as COCO json (``stages.core.sentences``), beside the packs; the truth is data/index/sentences.json."""
-AT_ONCE = 32
-"""Sentences about one frame that are answered together: memory does not grow with their number."""
+AT_ONCE = 64
+"""Sentences about one frame that a network answers together: each has maps of its own in memory."""
 
 ANSWER_PACK = pa.schema(
     [
@@ -52,12 +52,15 @@ ANSWER_PACK = pa.schema(
 def respond(predictor: Predictor, window: Sample, asked: Sequence[np.ndarray]) -> torch.Tensor:
     """(N, H, W) float32 responses of every pixel of the labelled frame of ``window`` to sentences of words (L, 300).
 
-    They are computed at the size that the network works at and interpolated to that of the frame.
+    They are computed at the size that the network works at and resized, bilinearly, to that of the frame.
     """
-    batch = to_device({**predictor.batch([window]), **loader.padded(asked)}, predictor.device)
-    response = predictor.network.response(batch).float()
-    height, width = window.frames.shape[1:3]
-    return F.interpolate(response[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+    shape, seen = window.frames.shape[1:3], predictor.batch([window])
+    found = []
+    for start in range(0, len(asked), AT_ONCE):
+        words = to_device(loader.padded(asked[start : start + AT_ONCE]), predictor.device)
+        response = predictor.network.response({**seen, **words}).float()  # (N, h, w)
+        found.append(F.interpolate(response[:, None], size=shape, mode="bilinear")[:, 0].cpu())
+    return torch.cat(found)
 
 
 def answer_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
@@ -70,10 +73,8 @@ def answer_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], targ
     rows = []
     with computing_in(parameters["precision"], predictor.device):
         for frame, window in prediction.read_windows(argument | {"frames": sorted(of_frame)}, predictor.config):
-            for start in range(0, len(of_frame[frame]), AT_ONCE):
-                together = of_frame[frame][start : start + AT_ONCE]
-                responses = respond(predictor, window, [argument["words"][one.sentence] for one in together])
-                rows += [_row(one, response) for one, response in zip(together, responses, strict=True)]
+            responses = respond(predictor, window, [argument["words"][one.sentence] for one in of_frame[frame]])
+            rows += [_row(one, response) for one, response in zip(of_frame[frame], responses, strict=True)]
     write_pack(target, {name: [row[name] for row in rows] for name in ANSWER_PACK.names}, ANSWER_PACK)
 
 
@@ -136,7 +137,7 @@ def clip_items(
 
 def _row(question: Question, response: torch.Tensor) -> dict[str, Any]:
     inside = response > 0  # (H, W)
-    mask = inside.cpu().numpy().astype(np.uint8)
+    mask = inside.numpy().astype(np.uint8)
     pixels = int(mask.sum())
     return {
         "key": question.key,

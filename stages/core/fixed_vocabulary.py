@@ -1,13 +1,19 @@
-"""Label maps by a trained run on sentences that is asked about names of classes (Gavrilyuk et al. 2018, section 5.3).
+"""A trained run on sentences asked about a fixed vocabulary: label maps of one clip, an item of stage `evaluate`.
 
-What is asked of a video follows from its scores by a classifier of videos; how answers become label maps:
-``stages.core.vocabulary``. A frame is encoded once for all that is asked about it.
+Gavrilyuk et al. 2018, section 5.3: the scores of a classifier of videos choose what is asked
+(``stages.core.vocabulary``), and a pixel gets "the class label with the highest response". Reads a clip's packed frames
+and flow, and the scores that an evaluated run on videos has left; writes what ``stages.core.prediction`` writes of a
+method that labels pixels.
 
-Axes: N queries about one frame, L words of one, H height, W width.
+Decided here: a query without a known word is not asked, since the answer would be that to no sentence. Responses are
+compared at the size of the frame, to which they are resized first: a label map resized afterwards has coarser edges.
+
+Axes: N queries, L words, H height, W width.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,59 +21,79 @@ import numpy as np
 import torch
 
 from models.inference import computing_in
-from stages.core import answers, items, png, prediction, video_scores, vocabulary, words
+from stages.core import answers, items, png, prediction, video_scores
 from stages.core.dataset import Dataset
 from stages.core.items import BadItem
 from stages.core.runs import Run
 from stages.core.scores import classification
 from stages.core.tables import PREDICTIONS, write_pack
+from stages.core.video import Clip
+from stages.core.vocabulary import KINDS, label_map, queries, selected
+from stages.core.words import vectors
 
 
 def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
-    """One item for each clip of ``samples``: what ``label_clip`` is given.
+    """``prediction.clip_items`` with what each clip is asked: ``queries``, kind -> id -> query (None: no scores say
+    what to ask), and ``words``, query -> (L, 300) float32.
 
-    Raises ``ValueError`` where the run on videos has no scores, or a name of a class no known word.
+    Raises ``ValueError`` where the scores are not there, or an actor does several things at once.
     """
-    assert run.video_scores is not None, "a run of this variant names its classifier"
-    space = samples.label_space
-    scores = classification.load_scores(run.video_scores / "predictions" / video_scores.FILE, labels=space)
-    names = {kind: vocabulary.queries(space, kind) for kind in vocabulary.KINDS}
-    source = json.loads((data / "train" / run.name / "run.json").read_text())["parameters"]["common"]["word_vectors"]
-    said = {name for of_kind in names.values() for name in of_kind.values()}
-    vectors = words.vectors(source, sentences=said)
-    if unknown := sorted(name for name in said if not len(vectors.of(name)[0])):
-        raise ValueError(f"{run.name}: none of the words of {', '.join(unknown)} has a vector: nothing can be asked")
-    found = []
+    labels = samples.label_space
+    if labels.multi_label:
+        raise ValueError(
+            f"{run.name}: an actor does several things at once in this data set, and a fixed vocabulary gives a pixel "
+            "one; leave this run out of params.yaml"
+        )
+    scores = _scores(run, samples)
+    vocabulary = {kind: queries(labels, kind) for kind in KINDS}
+    asked = list(dict.fromkeys(query for of_kind in vocabulary.values() for query in of_kind.values()))
+    content = json.loads((data / "train" / run.name / "run.json").read_text())
+    known = vectors(content["parameters"]["common"]["word_vectors"], sentences=asked)
+    words = {query: matrix for query in asked if len(matrix := known.of(query)[0])}
+    if unknown := [query for query in asked if query not in words]:
+        print(f"{run.name}: not asked, since no word of it is known: {', '.join(unknown)}")
+    work = []
     for item in prediction.clip_items(run, samples, data):
-        asked: dict[str, dict[int, np.ndarray]] = {}
+        chosen = None
         if item.name in scores:
-            chosen = vocabulary.selected(scores[item.name], space)
-            asked = {kind: {label: vectors.of(names[kind][label])[0] for label in chosen[kind]} for kind in names}
-        digest = items.digest([(kind, i, w.tobytes().hex()) for kind, one in asked.items() for i, w in one.items()])
-        found.append(items.Item(item.name, {**item.inputs, "asked": digest}, {**item.argument, "asked": asked}))
-    return found
+            ids = selected(scores[item.name], labels)
+            chosen = {
+                kind: {label: vocabulary[kind][label] for label in ids[kind] if vocabulary[kind][label] in words}
+                for kind in KINDS
+            }
+        own = {query: words[query] for of_kind in (chosen or {}).values() for query in of_kind.values()}
+        digests = items.digest({query: matrix.tobytes().hex() for query, matrix in own.items()})
+        inputs = {**item.inputs, "queries": json.dumps(chosen), "words": digests}
+        work.append(replace(item, inputs=inputs, argument={**item.argument, "queries": chosen, "words": own}))
+    return work
 
 
 def label_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
-    """Label maps of the frames ``argument["frames"]`` of one clip, asked ``argument["asked"]`` (kind -> id in its label
-    map -> words (L, 300)), packed at ``target``.
-
-    Responses are compared at the size of the frame. Raises ``BadItem`` for a video whose scores are not known.
-    """
-    if not argument["asked"]:
-        raise BadItem("the run on videos has no scores of it: see its quarantine")
+    """Label maps of the frames ``argument["frames"]`` of one clip, computed in ``parameters["precision"]``, packed at
+    ``target``. Raises ``BadItem`` for a clip without scores."""
+    if argument["queries"] is None:
+        raise BadItem("the run on videos has no scores of it, which say what to ask: it was in quarantine there")
     torch.set_num_threads(1)  # clips are the parallelism, and the number of threads decides the last bits
     predictor = prediction.load_predictor(Path(argument["run"]), argument["weights"])
-    asked = [(kind, label, said) for kind, of_kind in argument["asked"].items() for label, said in of_kind.items()]
+    clip = Clip(Path(argument["folders"]["clip"]) / f"{argument['video']}.arrow")
+    shape, words = (clip.height, clip.width), argument["words"]
     rows = []
     with computing_in(parameters["precision"], predictor.device):
-        for frame, window in prediction.read_windows(argument, predictor.config):
-            responses: dict[str, dict[int, np.ndarray]] = {}
-            for start in range(0, len(asked), answers.AT_ONCE):
-                together = asked[start : start + answers.AT_ONCE]
-                found = answers.respond(predictor, window, [said for _, _, said in together]).cpu().numpy()
-                for (kind, label, _), response in zip(together, found, strict=True):
-                    responses.setdefault(kind, {})[label] = response
-            maps = {kind: png.encode(vocabulary.label_map(of_kind)) for kind, of_kind in responses.items()}
-            rows.append({"frame": frame, **maps})
+        for frame, sample in prediction.read_windows(argument, predictor.config):
+            responses = answers.respond(predictor, sample, list(words.values())).numpy() if words else ()
+            found = dict(zip(words, responses, strict=True))
+            maps = {
+                kind: label_map({label: found[query] for label, query in of_kind.items()}, shape=shape)
+                for kind, of_kind in argument["queries"].items()
+            }
+            rows.append({"frame": frame, **{kind: png.encode(labels) for kind, labels in maps.items()}})
     write_pack(target, {name: [row[name] for row in rows] for name in PREDICTIONS.names}, PREDICTIONS)
+
+
+def _scores(run: Run, samples: Dataset) -> dict[str, np.ndarray]:
+    """Video -> (P,) scores of the run on videos that ``run`` reads."""
+    assert run.video_scores is not None, "every run of this variant has them"
+    path = run.video_scores / "predictions" / video_scores.FILE
+    if not path.exists():
+        raise ValueError(f"{path} not found: run `dvc repro evaluate@{run.video_scores.name}`")
+    return classification.load_scores(path, labels=samples.label_space)

@@ -108,7 +108,7 @@ def label(job: Job, pieces: Sequence[Piece]) -> dict[int, Pixels]:
 
 def answer(predictor: prediction.Predictor, window: Sample, words: np.ndarray) -> np.ndarray:
     """(H, W) uint8 at the labelled frame of ``window``: 1 on the actor that a sentence of ``words`` (L, 300) means."""
-    mask: np.ndarray = (answers.respond(predictor, window, [words])[0] > 0).byte().cpu().numpy()
+    mask: np.ndarray = (answers.respond(predictor, window, [words])[0] > 0).byte().numpy()
     return mask
 
 

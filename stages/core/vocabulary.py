@@ -50,22 +50,23 @@ def selected(scores: np.ndarray, labels: LabelSpace, *, threshold: float = 0.5) 
     }
 
 
-def label_map(responses: Mapping[int, np.ndarray]) -> np.ndarray:
-    """(H, W) uint8: the id of the highest of the ``responses``, id -> (H, W) float32; 0 where none is above 0.
+def label_map(responses: Mapping[int, np.ndarray], *, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 of ``shape``: the id of the highest of the ``responses``, id -> (H, W) float32.
 
-    Of equal responses the lower id is taken.
+    0 where none is above 0, or nothing was asked. Of equal responses the lower id is taken.
     """
-    ids = sorted(responses)
-    background = np.zeros_like(responses[ids[0]])
-    highest = np.stack([background, *(responses[label] for label in ids)]).argmax(0)  # the first of equal ones
-    return np.array([0, *ids], np.uint8)[highest]
+    labels, highest = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+    for label in sorted(responses):
+        labels[responses[label] > highest] = label
+        np.maximum(highest, responses[label], out=highest)
+    return labels
 
 
 def window_numbers(frames: int, *, length: int) -> list[list[int]]:
     """Frame numbers of the clips of ``length`` frames whose scores are averaged over a video of ``frames``.
 
     They lie end to end; the last is moved back to end with the video, and shares frames with the one before it. A
-    shorter video is one clip and starts again, as I3D takes it (Carreira and Zisserman 2017, section 3).
+    shorter video is one clip.
     """
     last = max(frames - length, 0)
     starts = [min(start, last) for start in range(0, frames, length)]
@@ -73,5 +74,8 @@ def window_numbers(frames: int, *, length: int) -> list[list[int]]:
 
 
 def clip_numbers(start: int, *, length: int, frames: int) -> list[int]:
-    """Frame numbers of the clip of ``length`` frames at ``start`` of a video, which starts again behind its end."""
+    """Frame numbers of the clip of ``length`` frames that begins at ``start`` in a video of ``frames``.
+
+    A shorter video starts again behind its end, as I3D takes it (Carreira and Zisserman 2017, section 3).
+    """
     return [number % frames for number in range(start, start + length)]
