@@ -48,8 +48,8 @@ small = Config(
     text_encoder=text.Config(kind="lstm", channels=128),
     hidden=128,
     background_weight=1 / 3,
-    height=128,
-    crop=(128, 160),
+    height=96,
+    crop=(96, 192),  # 16:9 fits
     training=Training(
         steps=400, batch=8, learning_rates={"encoder": 1e-3, "rest": 3e-3}, optimiser="adam", schedule="cosine"
     ),

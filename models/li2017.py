@@ -48,8 +48,8 @@ small = Config(
     projection=128,
     # An actor is a small part of a frame; in so few steps its pixels must count for more.
     background_weight=1 / 3,
-    height=128,
-    crop=(128, 160),
+    height=96,
+    crop=(96, 192),  # 16:9 fits
     training=Training(
         steps=400, batch=8, learning_rates={"encoder": 1e-3, "rest": 3e-3}, optimiser="adam", schedule="cosine"
     ),

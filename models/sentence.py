@@ -20,7 +20,8 @@ What the paper leaves open, decided here:
 - A mask at a lower resolution has the label at the centre of each cell, so it stays binary. What lies outside the frame
   is unlabelled and counts in no loss.
 - "Frames are padded to have the same size": smaller ones below and on the right, with black and no motion, to `crop`;
-  others to multiples of 16. A frame of A2D (at most 16:9) is 288 pixels high where 512 x 512 holds it.
+  others to multiples of 16. A frame of A2D (at most 16:9) is 288 pixels high where 512 x 512 holds it; what is wider
+  is made smaller, in training and in test.
 - The batch is 8; no size is given.
 
 A sentence without a known word has T = 0, so its filters are tanh(b^r): the answer is the same for all such sentences.
@@ -87,8 +88,8 @@ small = Config(
     decoder=(64, 32),
     # An actor is a small part of a frame; in so few steps its pixels must count for more.
     background_weight=1 / 3,
-    height=96,
-    crop=(96, 112),
+    height=80,
+    crop=(80, 144),  # 16:9 fits
     training=Training(
         steps=500,
         batch=8,

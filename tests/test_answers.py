@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from benchmarks.sentences import by_pycocotools
 from models.base import Window
-from stages.core import absent, answers, prediction, runs, tables, words
+from stages.core import absent, answers, prediction, runs, tables, transforms, windows, words
 from stages.core.absent import Question
 from stages.core.dataset import AnnotatedFrame, Dataset, load
 from stages.core.datasets import a2d
@@ -195,6 +195,24 @@ def test_a_frame_is_encoded_once_for_all_that_is_asked_about_it(evaluated: Calla
     _, _, network = evaluated()
     # Of each of four frames: sentences, somebody who is not there, and another action.
     assert sorted(network.batches) == [(1, 3), (1, 3), (1, 4), (1, 4)]
+
+
+@pytest.mark.parametrize(("size", "shape"), [((24, 40), (24, 32)), ((48, 24), (18, 24))])
+def test_a_frame_is_as_large_as_it_is_in_training(size: tuple[int, int], shape: tuple[int, int]) -> None:
+    shown: list[Any] = []
+
+    class Seeing:
+        def response(self, batch: Any) -> torch.Tensor:
+            shown.append(batch["frames"])
+            return torch.zeros(1, *batch["frames"].shape[2:4])
+
+    config = SimpleNamespace(height=24, crop=size, flow_encoding="clipped")
+    predictor = prediction.Predictor(Seeing(), config, A2D, torch.device("cpu"), fits=True)
+    frames = np.zeros((1, make.HEIGHT, make.WIDTH, 3), np.uint8)
+    window = windows.Sample(frames, np.zeros(frames.shape[:3], np.uint8))
+    assert answers.respond(predictor, window, [np.ones((1, 300), np.float32)]).shape == (1, make.HEIGHT, make.WIDTH)
+    trained = transforms.augment_whole(window, np.random.default_rng(0), height=24, size=size)
+    assert shown[0].shape[2:4] == shape and trained.frames.shape[1:3] == size
 
 
 def test_no_more_sentences_than_memory_holds_are_answered_together(

@@ -22,7 +22,7 @@ from pycocotools import mask as coco
 
 from models.base import Batch, MultiLabelPredictions, Predictions, configuration
 from models.inference import computing_in, for_inference
-from models.methods import METHODS
+from models.methods import METHODS, ON_SENTENCES
 from models.methods import method as method_module
 from models.network import choose_device, to_device
 from stages.core import features, items, loader, png, region_batches, transforms, windows
@@ -49,12 +49,21 @@ class Predictor:
     config: Any
     labels: LabelSpace
     device: torch.device
+    fits: bool = False  # frames are made small enough for `crop`, as methods on sentences see them in training
 
     def batch(self, samples: list[Sample]) -> Batch:
         """Windows of one size as the network takes them."""
-        resized = [transforms.to_height(sample, self.config.height) for sample in samples]
+        resized = [self._resized(sample) for sample in samples]
         batch: Batch = to_device(loader.to_batch(resized, encoding=self.config.flow_encoding), self.device)
         return batch
+
+    def _resized(self, sample: Sample) -> Sample:
+        height, crop = self.config.height, self.config.crop if self.fits else None
+        return (
+            transforms.to_height(sample, height)
+            if crop is None
+            else transforms.to_fit(sample, height=height, size=crop)
+        )
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +79,7 @@ def load_predictor(folder: Path, weights: str) -> Predictor:
     network = module.build(config, labels)
     network.load_state_dict(torch.load(folder / "model.pt", weights_only=True, map_location="cpu"))
     device = choose_device()
-    return Predictor(for_inference(network.to(device)), config, labels, device)
+    return Predictor(for_inference(network.to(device)), config, labels, device, fits=run["method"] in ON_SENTENCES)
 
 
 def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
