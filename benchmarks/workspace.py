@@ -43,6 +43,7 @@ SHORT = {
     "regions": {"most": 5},
     "train.common": {"threads": 1, "loaders": 0, "checkpoint_seconds": 0},
     "evaluate": {"resamples": 10},
+    "miniature": {"clips": 1},
 }
 """Parameters with which everything runs and nothing is learned."""
 

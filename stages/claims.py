@@ -18,10 +18,9 @@ import typer
 from stages.core import cli, dataset
 from stages.core.claims import Claim, Setting, of_paper
 from stages.core.params import PARAMS, edited, load
-from stages.core.published import paper_of
-from stages.core.results import on_same_clips, read_confusions
+from stages.core.published import SENTENCE, paper_of
+from stages.core.results import ANSWERS, answered_by_both, on_same_clips, read_confusions
 from stages.core.scores import resampling, segmentation
-from stages.core.scores.confusion import Confusions
 
 SEEDS = (0, 1, 2)
 DATA = Path("data")
@@ -44,7 +43,7 @@ def _add(needed: Mapping[Setting, int], content: Any) -> list[str]:
     runs, fronts, sources = content["runs"], content["features"]["fronts"], content["regions"]["sources"]
     added = []
     for side, seeds in needed.items():
-        baseline = runs.get(Setting("deeplab", side.inputs).name(SEEDS[0]))
+        baseline = runs.get(Setting("deeplab", "rgb+flow" if "flow" in side.inputs else "rgb").name(SEEDS[0]))
         reads = baseline["reads"] if baseline else FLOW if "flow" in side.inputs else "data/frames"
         source = "fcis-other" if side.variant == "other_masks" else "fcis-own"
         for seed in SEEDS[:seeds]:
@@ -100,37 +99,42 @@ def _differences(claim: Claim, values: Any) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class _Mean:
-    """The mean of some figures of label maps, as evidence of one number."""
+    """The mean of some scores of ``evidence``, as evidence of one number."""
 
-    confusions: Confusions
+    evidence: resampling.Evidence
     metrics: Sequence[str]
 
     @property
     def clips(self) -> Sequence[str]:
-        return self.confusions.clips
+        return self.evidence.clips
 
     def measure(self, weights: np.ndarray) -> resampling.Values:
-        found = self.confusions.measure(weights)
-        return {"mean": float(pd.Series([found[metric] for metric in self.metrics]).mean())}
+        found = self.evidence.measure(weights)
+        return {"mean": float(pd.Series([found[metric.removeprefix(SENTENCE)] for metric in self.metrics]).mean())}
 
     def joined(self, other: Self) -> Self:
-        return type(self)(self.confusions.joined(other.confusions), self.metrics)
+        return type(self)(self.evidence.joined(other.evidence), self.metrics)
 
 
 def _interval(claim: Claim, data: Path, bootstrap: resampling.Parameters) -> tuple[float, float]:
     """95 % of the difference over the test clips that both sides have."""
-    space = dataset.read_description(data / "index").label_space
-    first, second = (
-        read_confusions(data / "evaluate" / side.name(SEEDS[0]), space) for side in (claim.better, claim.worse)
-    )
-    better, worse = (_Mean(side, claim.metrics) for side in on_same_clips(first, second))
+    first, second = (data / "evaluate" / side.name(SEEDS[0]) for side in (claim.better, claim.worse))
+    about_sentences = {metric.startswith(SENTENCE) for metric in claim.metrics}
+    assert len(about_sentences) == 1, "evidence of sentences and of label maps can't be pooled"
+    sides: Sequence[resampling.Evidence]
+    if about_sentences.pop():
+        sides = answered_by_both(first / ANSWERS, second / ANSWERS, data / "index")
+    else:
+        space = dataset.read_description(data / "index").label_space
+        sides = on_same_clips(read_confusions(first, space), read_confusions(second, space))
+    better, worse = (_Mean(side, claim.metrics) for side in sides)
     difference = resampling.paired(better, worse, bootstrap)["mean"]
     return difference.low, difference.high
 
 
 def main(
     what: Annotated[str, typer.Argument(help="add or show")],
-    paper: Annotated[str, typer.Option(help="dang2018, ji2018 or rana2021, or a method: region_masks, joint, ssa2d")],
+    paper: Annotated[str, typer.Option(help="dang2018, gavrilyuk2018, ji2018 or rana2021, or the paper's method")],
 ) -> None:
     """List the runs of a paper's claims, or show how they came out."""
     if what == "add":
@@ -139,7 +143,9 @@ def main(
     elif what == "show":
         if not RESULTS.exists():
             raise ValueError(f"{RESULTS} not found: run `make claims PAPER={paper}`")
-        print("\n".join(lines(paper, pd.read_csv(RESULTS), load("evaluate", segmentation.Parameters))))
+        results = pd.read_csv(RESULTS)
+        own = results[results["dataset"] == dataset.name()]  # and not those of a data set that no run was trained on
+        print("\n".join(lines(paper, own, load("evaluate", segmentation.Parameters))))
     else:
         raise ValueError(f"`{what}`: write add or show")
 

@@ -48,10 +48,11 @@ def run(
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated test frame can be used; see data/index/quarantine.parquet")
     folder = output / run_.name
+    classes: list[Any] = []
+    cells: list[dict[str, Any]] = []
     if run_.method in ON_SENTENCES and run_.variant != FIXED_VOCABULARY:
         stage = f"evaluate-{run_.name}"
         result = answers.evaluate(run_, samples, parameters, data=data, folder=folder, stage=stage)
-        classes, cells = [], []
     else:
         result, classes, cells = _by_classes(run_, samples, parameters, folder / "predictions", data)
     tables.write_parquet(folder / "detections.parquet", detections.collect(folder / "predictions", samples.videos))

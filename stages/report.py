@@ -1,8 +1,9 @@
-"""Stage `report`: one table of methods, and one sheet of pictures.
+"""Stage `report`: tables of methods, and sheets of pictures.
 
-Reads data/index, data/frames, data/evaluate, data/evaluate_flow and the published figures. Writes data/report:
-results.csv (a figure a row), ledger.csv (every published figure and what was computed here), report.md, sheet.png.
-Runs are those of params.yaml; a run without scores is `not run` in the table.
+Reads data/index, data/frames, data/evaluate, data/evaluate_flow, data/transfer where it is there, and the published
+figures. Writes data/report: results.csv (a figure a row), ledger.csv (every published figure and what was computed
+here), report.md, sheet.png, and sentences.png where sentences single out actors of one kind. Runs are those of
+params.yaml; a run without scores is `not run` in its table.
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.core import cli, dataset, pictures, published, results, runs, sections, windows
+from stages.core import cli, dataset, published, results, runs, sections, sentence_sections, sheets
 from stages.core.labels import LabelSpace
 from stages.core.params import Section, load, read
-from stages.core.results import KINDS, Oracle, Result
+from stages.core.results import KINDS, PIXELS, SENTENCES, VIDEOS, Oracle, Result
 from stages.core.runs import FULL
-from stages.core.scores import action_masks, confusion, maps, resampling, segmentation
+from stages.core.scores import confusion, resampling, segmentation
 from stages.core.scores.confusion import Confusions
 
 SMOKE_TEST = 20
 """A test set of fewer clips is marked: its figures show that the pipeline runs, not how good a method is."""
+MINIATURE = "data/miniature"
+"""What stands in for J-HMDB, where `transfer_data.folder` of params.yaml names no other folder."""
 MARGINALS = "Actor and action are marginals of the joint map."
 FIGURES = {"global_accuracy": "glo", "class_accuracy": "ave", "mean_iou": "mIoU"}
 
@@ -37,33 +40,43 @@ def run(
     dataset_name: str,
     config: str,
     *,
+    miniature: bool = True,
     data: Path = Path("data"),
     output: Path = Path("data/report"),
 ) -> str:
-    """Write the report on runs of ``config`` (small or paper); returns its Markdown."""
+    """Write the report on runs of ``config`` (small or paper); returns its Markdown.
+
+    ``miniature``: what lies in data/transfer stands in for J-HMDB.
+    """
     chosen = runs.all_runs()
     space = dataset.read_description(data / "index").label_space
-    found = {
-        name: results.read(run_, data / "evaluate" / name, space)
-        for name, run_ in chosen.items()
-        if results.has(data, name)
+    found = results.read_all(chosen, data / "evaluate", space)
+    elsewhere = results.read_all(chosen, data / "transfer", space)
+    labelled = results.of_section(found.values(), PIXELS)
+    missing = {
+        kind: [name for name, run_ in chosen.items() if name not in found and results.section(run_) == kind]
+        for kind in (PIXELS, SENTENCES, VIDEOS)
     }
-    missing = [name for name in chosen if name not in found]
     output.mkdir(parents=True, exist_ok=True)
     rows = [row for result in found.values() for row in results.rows(dataset_name, result)]
+    rows += [row for result in elsewhere.values() for row in results.rows(published.ELSEWHERE, result)]
     oracle = results.oracle(found.values())
     if oracle is not None:
         rows += results.oracle_rows(dataset_name, oracle)
     computed = pd.DataFrame(rows, columns=list(results.COLUMNS))
     computed.to_csv(output / "results.csv", index=False, float_format="%.4f")
-    ledger = published.ledger(published.load(), computed, dataset=dataset_name, config=config, labels=space.key)
+    ledger = published.ledger(
+        published.load(), computed, dataset=dataset_name, config=config, labels=space.key, miniature=miniature
+    )
     ledger.to_csv(output / "ledger.csv", index=False, float_format="%.4f")
+    samples = dataset.load(data / "index", data / "frames", split="test")
+    sheets.write_labels(samples, list(labelled), data / "evaluate", rows=parameters.rows, target=output / "sheet.png")
     text = "\n".join(
         [
             *_heading(dataset_name, found, space),
-            *_table(found, missing, oracle),
+            *_table(labelled, missing[PIXELS], oracle),
             "",
-            *_comparisons(found, oracle, bootstrap),
+            *_comparisons(labelled, oracle, bootstrap),
             "",
             *sections.by_size(found.values()),
             "",
@@ -74,6 +87,18 @@ def run(
             *sections.zero_shot(found.values(), bootstrap),
             "",
             *sections.zero_shot_by_boxes(found.values(), data / "index", bootstrap),
+            "",
+            *sentence_sections.segmentation(found.values(), missing[SENTENCES]),
+            "",
+            *sentence_sections.comparisons(found.values(), data / "index", bootstrap),
+            "",
+            *sentence_sections.emptiness(found.values()),
+            "",
+            *sentence_sections.elsewhere(elsewhere.values(), miniature=miniature),
+            "",
+            *_sentences(samples, found, output / "sentences.png"),
+            "",
+            *sentence_sections.videos(found.values(), missing[VIDEOS]),
             "",
             *sections.regions(data / "regions"),
             "",
@@ -86,16 +111,15 @@ def run(
         ]
     )
     (output / "report.md").write_text(text)
-    samples = dataset.load(data / "index", data / "frames", split="test")
-    _sheet(samples, list(found), data / "evaluate", rows=parameters.rows, target=output / "sheet.png")
     print(text)
     return text
 
 
 def _heading(dataset_name: str, found: dict[str, Result], space: LabelSpace) -> list[str]:
     lines = [f"# Actor-action segmentation on {dataset_name}", ""]
-    if found:
-        some = next(iter(found.values()))
+    labelled = results.of_section(found.values(), PIXELS)
+    if labelled:
+        some = next(iter(labelled.values()))
         clips, classes = some.metrics["coverage"]["clips"], {kind: some.metrics[kind]["classes"] for kind in KINDS}
         actions = "A pixel has any number of actions." if space.multi_label else MARGINALS
         lines.append(
@@ -104,12 +128,15 @@ def _heading(dataset_name: str, found: dict[str, Result], space: LabelSpace) -> 
             f"actions, {classes['joint']} of {len(space.valid_ids)} pairs, background in. Percent; the interval is "
             f"95 % over clips (bootstrap). {actions}"
         )
-        if clips < SMOKE_TEST:
-            lines += ["", f"**Smoke test**: {clips} test clips are too few to compare methods by."]
+    most = max((result.metrics["coverage"]["clips"] for result in found.values()), default=SMOKE_TEST)
+    if most < SMOKE_TEST:
+        lines += ["", f"**Smoke test**: {most} test clips are too few to compare methods by."]
     return [*lines, ""]
 
 
 def _table(found: dict[str, Result], missing: list[str], oracle: Oracle | None) -> list[str]:
+    if not found and not missing:
+        return []
     titles = [f"{kind} {short}" for kind in KINDS for short in FIGURES.values()]
     lines = ["| run | " + " | ".join(titles) + " | joint mIoU, 95 % | frames |", "|---|" + "---:|" * (len(titles) + 2)]
     for name, result in found.items():
@@ -162,39 +189,32 @@ def _compare(
     return lines
 
 
-def _sheet(samples: dataset.Dataset, names: list[str], folder: Path, *, rows: int, target: Path) -> None:
-    """One picture: a row a test clip (spread over the set), columns frame, truth and every run."""
-    videos = samples.videos
-    chosen = [videos[round(i)] for i in np.linspace(0, len(videos) - 1, min(rows, len(videos)))]
-    grid = []
-    for video in dict.fromkeys(chosen):
-        annotated = samples.annotated(video)
-        frame = annotated[len(annotated) // 2]
-        palette = samples.label_space.palette
-        images = [windows.read(samples, video, [frame]).frames[0], palette[samples.labels(video, frame)]]
-        for name in names:
-            predicted = _predicted(samples.label_space, folder / name / "predictions", video, frame)
-            images.append(np.zeros_like(images[0]) if predicted is None else palette[predicted])
-        grid.append(images)
-    pictures.write_sheet(target, grid, titles=["frame", "ground truth", *names])
-
-
-def _predicted(space: LabelSpace, folder: Path, video: str, frame: int) -> np.ndarray | None:
-    """The label map as the palette colours it: actors in multi-label data; None where the frame was not predicted."""
-    if space.multi_label:
-        sets = action_masks.Predictions(folder).sets(video, frame)
-        return None if sets is None else sets.actors
-    found = maps.PackedMaps(folder).maps(video, frame)
-    return None if found is None else found["joint"]
+def _sentences(samples: dataset.Dataset, found: dict[str, Result], target: Path) -> list[str]:
+    """The picture of the best run on sentences: the one with the highest overall IoU."""
+    scored = {
+        name: result.metrics[SENTENCES]["overall_iou"]
+        for name, result in results.of_section(found.values(), SENTENCES).items()
+    }
+    known = {name: value for name, value in scored.items() if value is not None}
+    if not known:
+        return []
+    best = max(known, key=lambda name: known[name])
+    answers = found[best].answers
+    assert answers is not None
+    if not sheets.write_sentences(samples, answers, target=target):
+        return ["No test frame has two sentences that single out two actors of one kind."]
+    return [f"![Sentences that single out one of two actors of one kind, and what {best} answers]({target.name})"]
 
 
 def main() -> None:
     """Compare the runs of params.yaml."""
+    content = read()
     run(
         load("report", Parameters),
         load("evaluate", segmentation.Parameters),
         dataset.name(),
-        read()["train"]["common"]["config"],
+        content["train"]["common"]["config"],
+        miniature=content.get("transfer_data", {}).get("folder", MINIATURE) == MINIATURE,
     )
 
 

@@ -66,7 +66,7 @@ def drawings(
 ) -> list[str]:
     """Figures 1 and 3 of Rana and Rawat: PNGs in ``output``, and their numbers as Markdown."""
     here, published = figures.speeds(results, measured), figures.published_speeds(ledger)
-    dataset = ", ".join(sorted(set(results["dataset"])))
+    dataset = ", ".join(sorted(set(results[results["metric"] == figures.MEAN_IOU]["dataset"])))
     of = f"{config} on {dataset}"
     figures.draw_speeds(output / f"{DRAWN}-figure1.png", here, published, title=f"Speed against mean IoU, {of}")
     lines = [f"## {DRAWN}, figure 1: {of} (published, K80)", "", *figures.speeds_markdown(here, published), ""]
@@ -103,7 +103,7 @@ def _cell(found: pd.DataFrame, metric: str) -> str:
 
 
 def main(
-    paper: Annotated[str, typer.Option(help="dang2018, rana2021 or gavrilyuk2018, or the paper's method")],
+    paper: Annotated[str, typer.Option(help="dang2018, gavrilyuk2018 or rana2021, or the paper's method")],
     table: Annotated[str | None, typer.Option(help="one table, and no figures; all of them without it")] = None,
     report: Annotated[Path, typer.Option(help="the folder that stage `report` writes")] = Path("data/report"),
     output: Annotated[Path, typer.Option(help="where figures are drawn")] = Path("data/figures"),

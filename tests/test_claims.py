@@ -1,9 +1,12 @@
 """Claims of a paper: the runs they need are listed beside the user's, and what came out is said claim by claim."""
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from pycocotools import mask as coco
 
 from benchmarks.workspace import CHECKOUT
 from stages import claims
@@ -14,6 +17,7 @@ from stages.core.dataset import Description, write_description
 from stages.core.labels import A2D
 from stages.core.params import edited
 from stages.core.scores import resampling
+from stages.core.sentences import Sample, coco_truth, write_coco
 
 DRAWS = resampling.Parameters(resamples=40, seed=0)
 ONE, OTHER = Setting("region_masks", "rgb"), Setting("deeplab", "rgb")
@@ -55,6 +59,16 @@ def test_runs_on_flow_read_the_recipe_of_the_baseline_and_the_others_none(parame
     assert flows == {"rgb": "None", "rgb+flow": "data/optical_flow/tvl1-forward"}
 
 
+def test_runs_on_flow_alone_read_the_recipe_of_those_on_both(parameters: Path) -> None:
+    other = parameters.read_text().replace(
+        "reads: data/optical_flow/dis-forward", "reads: data/optical_flow/tvl1-forward"
+    )
+    parameters.write_text(other)
+    claims.add("sentence", parameters)
+    assert runs.named("sentence-flow-full-2", parameters).flow == Path("data/optical_flow/tvl1-forward")
+    assert runs.named("hu2016-rgb-full-0", parameters).flow is None
+
+
 def test_without_a_run_of_the_baseline_flow_is_the_default_one(parameters: Path) -> None:
     with edited(parameters) as content:
         content["runs"] = {}
@@ -87,6 +101,28 @@ def test_headlines_of_the_joint_paper_are_tested_over_seeds_and_its_choices_with
     }
     means = {"action/class_accuracy", "action/mean_iou", "joint/class_accuracy", "joint/mean_iou"}
     assert set(found[rgb, "action/class_accuracy"].metrics) == means
+
+
+def test_headlines_of_the_paper_on_sentences_are_tested_over_seeds_and_the_rest_with_one() -> None:
+    found = {
+        (claim.better.variant, claim.better.inputs, claim.worse): (claim.seeds, claim.metrics)
+        for claim in table_of_claims.of_paper("sentence")
+    }
+    overall = ("sentence/overall_iou",)
+    rgb = {("full", "rgb", Setting("sentence", "rgb", variant)): 3 for variant in ("lstm", "bilstm", "one_resolution")}
+    frames = {
+        (f"frames_{more}", "rgb", Setting("sentence", "rgb", f"frames_{less}")): 1 for more, less in ((8, 4), (4, 1))
+    }
+    expected = rgb | frames | {
+        ("full", "rgb", Setting("sentence", "rgb", "frames_8")): 1,
+        ("full", "rgb+flow", Setting("sentence", "rgb")): 3,
+        ("full", "rgb+flow", Setting("sentence", "flow")): 3,
+    }  # fmt: skip
+    baselines = {("full", "rgb+flow", Setting(method, "rgb")) for method in ("hu2016", "li2017")}
+    assert {sides: value for sides, value in found.items() if sides not in baselines} == {
+        sides: (seeds, overall) for sides, seeds in expected.items()
+    }
+    assert {found[sides] for sides in baselines} == {(1, (*overall, "sentence/mean_iou", "sentence/map"))}
 
 
 def test_the_pairs_of_figure_3_are_all_valid_pairs_and_not_background() -> None:
@@ -151,6 +187,52 @@ def test_a_claim_of_one_seed_has_an_interval_over_the_clips_that_both_sides_have
     claim = Claim("One beats the other", ONE, OTHER, ("joint/class_accuracy",), seeds=1)
     line = shown(claim, table, monkeypatch, tmp_path)
     assert line == "| One beats the other | +40.0 | +25.0 to +50.0 | 1 of 1 |"
+
+
+def write_answers(data: Path, side: Setting, answers: dict[str, tuple[int, int]]) -> None:
+    """A run's answers: of image ids, pixels (from, before) of a row of 10; (0, 4) is right."""
+
+    def rle(start: int, stop: int) -> bytes:
+        row = np.zeros((1, 10), np.uint8, order="F")
+        row[0, start:stop] = 1
+        return coco.encode(row)["counts"]
+
+    asked = [Sample(image_id, "", 0, 0, "it moves", rle(0, 4), 1, 10) for image_id in answers]
+    write_coco(data / "index/sentences.json", coco_truth(asked))
+    found = [
+        {"image_id": image_id, "score": 1.0, "segmentation": {"size": [1, 10], "counts": rle(*pixels).decode()}}
+        for image_id, pixels in answers.items()
+    ]
+    write_coco(data / "evaluate" / side.name(0) / "predictions/answers.json", found)
+
+
+def test_a_claim_about_sentences_has_an_interval_over_the_clips_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One side is right; the other has half of one clip's pixels and none of another's.
+
+    Mean IoU is 50 points ahead with the first clip alone, 100 with the second; overall IoU is too.
+    """
+    first, second = "v_first_f_1_i_0", "v_second_f_1_i_0"
+    write_answers(tmp_path, ONE, {first: (0, 4), second: (0, 4)})
+    write_answers(tmp_path, OTHER, {first: (0, 2), second: (0, 0)})
+    metrics = ("sentence/overall_iou", "sentence/mean_iou")
+    table = results(*((side, 0, metric, 90 - 40 * (side == OTHER)) for side in (ONE, OTHER) for metric in metrics))
+    line = shown(Claim("One beats the other", ONE, OTHER, metrics, seeds=1), table, monkeypatch, tmp_path)
+    assert line == "| One beats the other | +40.0 | +50.0 to +100.0 | 1 of 1 |"
+
+
+def test_what_was_computed_on_another_data_set_is_no_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CHECKOUT / "params.yaml", tmp_path)
+    both = results((ONE, 0, "a", 5), (OTHER, 0, "a", 3), (ONE, 0, "a", 50), (OTHER, 0, "a", 90))
+    claims.RESULTS.parent.mkdir(parents=True)
+    both.assign(dataset=["sample", "sample", "J-HMDB Sentences", "J-HMDB Sentences"]).to_csv(claims.RESULTS)
+    monkeypatch.setitem(CLAIMS, "toy", (Claim("One beats the other", ONE, OTHER, ("a",)),))
+    claims.main("show", "toy")
+    assert "| One beats the other | +2.0 | +2.0 to +2.0 | 1 of 1 |" in capsys.readouterr().out
 
 
 def test_of_a_claim_of_one_seed_one_run_a_side_is_added(parameters: Path, monkeypatch: pytest.MonkeyPatch) -> None:

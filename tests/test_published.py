@@ -63,6 +63,98 @@ def test_the_rows_of_an_ablation_are_the_variants_of_the_method() -> None:
     assert found[["table", "variant", "value", "here"]].values.tolist() == [["2", "without_atrous", 31.7, 4.0]]
 
 
+def of_sentences(*rows: tuple[str, str, str, str, str, float]) -> pd.DataFrame:
+    """results.csv from (data set, method, inputs, variant, metric, value)."""
+    return pd.DataFrame([(*row[:4], 0, *row[4:], "3/4") for row in rows], columns=COLUMNS)
+
+
+def filled(results: pd.DataFrame, *, name: str = "sample", miniature: bool = True) -> pd.DataFrame:
+    """What ``results`` have in common with the paper on sentences."""
+    table = published.ledger(published.load(), results, dataset=name, config="paper", miniature=miniature)
+    assert set(table[table.here.notna()].paper) == {"gavrilyuk2018"}
+    return table[table.here.notna()]
+
+
+def test_each_setting_of_the_paper_on_sentences_is_a_variant_of_its_method() -> None:
+    table = published.load()
+    rows = table[(table.paper == "gavrilyuk2018") & (table.method == "sentence") & (table.dataset != "A2D")]
+    assert set(rows.variant) == {"full", "frames_1", "frames_4", "frames_8", "lstm", "bilstm", "one_resolution"}
+    assert set(rows.variant) - {"full"} < set(VARIANTS["sentence"])
+    ablations = table[(table.table == "ablation") & (table.variant != "full")]
+    assert set(ablations.inputs) == {"rgb"} and len(ablations) == 6
+    baselines = table[(table.paper == "gavrilyuk2018") & table.method.isin(["hu2016", "li2017"])]
+    assert set(baselines.variant) == {"full", "trained on ReferIt"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "values"),
+    [("full", [53.6] * 5), ("frames_1", [48.2]), ("lstm", [51.8]), ("bilstm", [52.1]), ("one_resolution", [49.4])],
+)
+def test_an_overall_iou_on_rgb_stands_beside_table_1_and_the_ablation(variant: str, values: list[float]) -> None:
+    found = filled(of_sentences(("sample", "sentence", "rgb", variant, "sentence/overall_iou", 20)))
+    assert found.value.tolist() == values and set(found.dataset) == {"A2D Sentences"}
+    assert set(found.here) == {20} and set(found.coverage) == {"3/4"}
+
+
+def test_a_baseline_without_referit_stands_beside_the_fine_tuned_one_and_says_so() -> None:
+    found = filled(of_sentences(("A2D", "hu2016", "rgb", "full", "sentence/map", 5)), name="A2D")
+    assert found[["table", "value", "remark"]].values.tolist() == [
+        ["1", 13.2, "no training on ReferIt before: not comparable"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "miniature", "remark"),
+    [
+        ("sample", True, "other data (sample), a miniature of J-HMDB Sentences: not comparable"),
+        ("A2D", True, "a miniature of J-HMDB Sentences: not comparable"),
+        ("A2D", False, ""),
+    ],
+)
+def test_what_was_computed_on_another_data_set_stands_in_table_2_alone(
+    trained_on: str, miniature: bool, remark: str
+) -> None:
+    both = of_sentences(
+        ("J-HMDB Sentences", "sentence", "rgb+flow", "full", "sentence/mean_iou", 30),
+        (trained_on, "sentence", "rgb+flow", "full", "sentence/mean_iou", 10),
+    )
+    found = filled(both, name=trained_on, miniature=miniature)
+    assert found[["table", "dataset", "value", "here"]].values.tolist() == [
+        ["1", "A2D Sentences", 42.6, 10], ["2", "J-HMDB Sentences", 54.2, 30]
+    ]  # fmt: skip
+    assert found.remark.iloc[1] == remark
+    assert found.remark.iloc[0] == ("" if trained_on == "A2D" else "other data (sample): not comparable")
+
+
+def test_label_maps_of_a_fixed_vocabulary_stand_in_table_3_and_the_classifier_in_the_text() -> None:
+    found = filled(of_sentences(
+        ("A2D", "sentence", "rgb+flow", "fixed_vocabulary", "joint/mean_iou", 20),
+        ("A2D", "video_classifier", "rgb+flow", "full", "classification/mean_average_precision", 60),
+    ), name="A2D")  # fmt: skip
+    assert found[["table", "value", "here", "remark"]].values.tolist() == [["3", 34.8, 20, ""], ["text", 70, 60, ""]]
+
+
+def test_sentences_about_other_labels_stand_beside_nothing() -> None:
+    results = of_sentences(("sample", "sentence", "rgb", "full", "sentence/overall_iou", 20))
+    table = published.ledger(published.load(), results, dataset="sample", config="paper", labels="jhmdb")
+    assert table.here.isna().all()
+
+
+def test_the_text_shows_main_figures_of_sentences_and_a_figure_printed_twice_in_a_table_once() -> None:
+    results = of_sentences(
+        ("A2D", "sentence", "rgb", "full", "sentence/overall_iou", 20),
+        ("A2D", "sentence", "rgb", "full", "sentence/precision@0.5", 40),
+        ("A2D", "video_classifier", "rgb+flow", "full", "classification/mean_average_precision", 60),
+    )
+    lines = published.markdown(published.ledger(published.load(), results, dataset="A2D", config="paper"))
+    both = "| sentence | rgb | full | sentence overall IoU | 53.6 | 20.0 | -33.6 | 3/4 | Gavrilyuk et al. 2018, "
+    videos = "| video_classifier | rgb+flow | full | classification mAP | 70.0 | 60.0 | -10.0 | 3/4 | "
+    assert lines[0].startswith("7 of 595")
+    assert lines[4:] == [
+        f"{both}table 1 |  |", f"{both}ablation |  |", f"{videos}Gavrilyuk et al. 2018, text |  |"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("labels", "beside"), [("a2d", {"A2D"}), ("vidor", {"VidOR"}), ("jhmdb", set())])
 def test_figures_stand_beside_those_of_the_same_labels(labels: str, beside: set[str]) -> None:
     results = computed(("ssa2d", "rgb", 0, 4.0))

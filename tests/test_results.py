@@ -131,7 +131,78 @@ def test_the_oracle_is_that_of_the_run_that_covers_most() -> None:
 
 
 def test_a_run_that_was_not_evaluated_has_no_results(tmp_path: Path) -> None:
-    assert not results.has(tmp_path, "deeplab-rgb-full-0")
+    run = runs.Run("sentence-rgb-full-0", "sentence", "rgb", "full", 0)
+    assert results.read_all({run.name: run}, tmp_path, A2D) == {}
+    (tmp_path / run.name).mkdir()
+    (tmp_path / run.name / "metrics.json").write_text(json.dumps(ASKED))
+    assert list(results.read_all({run.name: run}, tmp_path, A2D)) == [run.name]
+
+
+ASKED = {
+    "sentences": {
+        "overall_iou": 50.0, "overall_iou_low": 40.0, "coco_map": None,
+        "by_size": {"thresholds": [4, 9], "small": {"samples": 0}, "medium": {"samples": 2, "map": 12.0},
+                    "large": {"samples": 1, "map": 24.0}},
+        "coverage": {"scored": 3, "of": 4, "clips": 2},
+    },
+    "emptiness": {"asked": {"share": 9.0, "empty": 0.0, "samples": 3}, "left": {"share": 2.0, "empty": 60.0,
+                                                                                 "samples": 5}},
+    "unknown_words": {},
+    "coverage": {"scored": 3, "of": 4, "clips": 2},
+}  # fmt: skip
+
+
+def test_figures_of_sentences_are_rows_by_size_too_and_counts_are_none() -> None:
+    run = runs.Run("sentence-rgb-lstm-1", "sentence", "rgb", "lstm", 1)
+    rows = results.rows("sample", Result(run, ASKED, None))
+    assert {row[:5] for row in rows} == {("sample", "sentence", "rgb", "lstm", 1)} and {row[7] for row in rows} == {
+        "3/4"
+    }
+    assert {row[5]: row[6] for row in rows} == {
+        "sentence/overall_iou": 50, "sentence/overall_iou_low": 40, "sentence/coco_map": None,
+        "medium/sentence/map": 12, "large/sentence/map": 24, "emptiness/asked/share": 9, "emptiness/asked/empty": 0,
+        "emptiness/left/share": 2, "emptiness/left/empty": 60,
+    }  # fmt: skip
+
+
+def test_the_mean_average_precision_of_videos_is_a_row_and_no_pair_is() -> None:
+    scores = {
+        "mean_average_precision": 70.0, "mean_average_precision_high": 75.0, "pairs": 43,
+        "per_pair": {"adult-running": {"average_precision": 60.0, "videos": 3}},
+        "by_size": {size: {"videos": 4, "mean_average_precision": 65.0, "pairs": 9}
+                    for size in ("small", "medium", "large")},
+    }  # fmt: skip
+    run = runs.Run("video_classifier-rgb-full-0", "video_classifier", "rgb", "full", 0)
+    metrics = {"classification": scores, "coverage": {"scored": 4, "of": 4, "clips": 4}}
+    found = {row[5]: row[6] for row in results.rows("sample", Result(run, metrics, None))}
+    assert found == {
+        "classification/mean_average_precision": 70, "classification/mean_average_precision_high": 75,
+        **{f"{size}/classification/mean_average_precision": 65 for size in ("small", "medium", "large")},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "variant", "section"),
+    [
+        ("deeplab", "full", "joint"),
+        ("hu2016", "full", "sentences"),
+        ("sentence", "fixed_vocabulary", "joint"),
+        ("video_classifier", "full", "classification"),
+    ],
+)
+def test_a_method_on_sentences_that_is_asked_for_names_of_classes_labels_pixels(
+    method: str, variant: str, section: str
+) -> None:
+    assert results.section(runs.Run("", method, "rgb", variant, 0)) == section
+
+
+def test_the_oracle_does_not_look_at_runs_that_label_no_pixel() -> None:
+    """They count sentences, of which there may be more than frames."""
+    run = runs.Run("sentence-rgb-full-0", "sentence", "rgb", "full", 0)
+    asked = Result(run, ASKED | {"coverage": {"scored": 900, "of": 900, "clips": 2}}, None)
+    assert results.oracle([asked]) is None
+    found = results.oracle([asked, FULL])
+    assert found is not None and found.coverage == "3/4"
 
 
 def test_the_report_shows_how_wrong_each_backend_of_flow_is(tmp_path: Path) -> None:

@@ -51,6 +51,37 @@ def test_a_table_without_names_has_its_rows_from_papers_that_print_them(ledger: 
     }  # fmt: skip
 
 
+def test_the_tables_of_the_paper_on_sentences_have_what_was_computed_and_what_it_prints() -> None:
+    rows = [
+        ("sample", "sentence", "rgb+flow", "full", 0, "sentence/map", 8.0, "9/9"),
+        ("J-HMDB Sentences", "sentence", "rgb+flow", "full", 0, "sentence/map", 9.0, "9/9"),
+        ("sample", "sentence", "rgb", "frames_4", 0, "sentence/overall_iou", 7.0, "9/9"),
+        ("sample", "sentence", "rgb+flow", "fixed_vocabulary", 0, "joint/mean_iou", 6.0, "9/9"),
+        ("sample", "video_classifier", "rgb+flow", "full", 0, "classification/mean_average_precision", 5.0, "9/9"),
+    ]
+    results = pd.DataFrame(rows, columns=RESULTS.columns)
+    found = published.ledger(published.load(), results, dataset="sample", config="small")
+
+    def line(table: str, start: str) -> str:
+        (one,) = [one for one in tables.tables(found, "sentence", table=table) if one.startswith(start)]
+        return one
+
+    assert "| 8.0 (21.5) |" in line("1", "| sentence | rgb+flow |")
+    assert "| not run (2.0) |" in line("1", "| hu2016 | rgb | trained on ReferIt |")
+    assert "| 9.0 (23.3) |" in line("2", "| sentence |")
+    assert line("ablation", "| sentence | rgb | frames_4 |").endswith("| 7.0 (52.2) |")
+    assert line("3", "| sentence |").endswith("| 6.0 (34.8) |")
+    assert line("text", "| video_classifier |").endswith("| 5.0 (70.0) |")
+
+
+def test_a_figure_is_titled_by_the_data_set_that_its_runs_were_trained_on(ledger: pd.DataFrame, tmp_path: Path) -> None:
+    elsewhere = ("J-HMDB Sentences", "sentence", "rgb", "full", 0, "sentence/map", 9.0, "9/9")
+    results = pd.concat([RESULTS, pd.DataFrame([elsewhere], columns=RESULTS.columns)])
+    none = pd.DataFrame(columns=["method", "inputs", "ms_per_frame/total", "parameters_millions", "alone"])
+    lines = tables.drawings(ledger, results, none, config="small", output=tmp_path)
+    assert lines[0] == "## rana2021, figure 1: small on sample (published, K80)"
+
+
 def test_a_paper_may_be_called_by_its_method(ledger: pd.DataFrame) -> None:
     assert tables.tables(ledger, "ssa2d") == tables.tables(ledger, "rana2021")
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-import yaml
 
-from benchmarks.workspace import CHECKOUT
 from models import sentence
 from models.base import Window
 from stages import frames as frames_stage
@@ -33,6 +32,7 @@ from tests.make_datasets import JHMDB as JHMDB_SQUARES
 from tests.make_datasets import write_jhmdb
 from tests.test_multi_label_run import no_mlflow
 
+METHODS = transfer_stage.Parameters(methods=("sentence", "li2017"))
 SCORING = segmentation.Parameters(resamples=20, seed=0, non_boundary=15)
 ENCODING = frames_stage.Parameters(encoding="png", quality=95)
 FLOW = flow_stage.Parameters(recipes={}, dis=flow_stage.Dis(preset="ultrafast"), height=None, quantum=0.0625)
@@ -290,7 +290,7 @@ def test_a_run_is_scored_on_the_other_data_set_s_sentences_and_sees_its_flow(
     data: Path, network: FirstFrames, inputs: str
 ) -> None:
     run = run_of(inputs)
-    result = transfer_stage.run(run, SCORING, data=data, output=data / "transfer")
+    result = transfer_stage.run(METHODS, SCORING, [run], data=data, output=data / "transfer")[run.name]
     metrics = json.loads((data / "transfer" / run.name / "metrics.json").read_text())
     assert metrics == resampling.rounded(result) != result
     assert metrics["coverage"] == {"scored": 6, "of": 6, "clips": 2}
@@ -324,29 +324,35 @@ def test_what_was_trained_on_one_data_set_answers_about_the_other(
         train_stage.run(run, common, method, dataset_name="squares", data=data, output=data / "train")
         parameters = prepared(tmp_path / "squares", recipes=("dis-forward",))
         data_stage.run(parameters, ENCODING, FLOW, output=data / "transfer_data")
-        result = transfer_stage.run(run, SCORING, data=data, output=data / "transfer")
+        result = transfer_stage.run(METHODS, SCORING, [run], data=data, output=data / "transfer")[run.name]
     assert result["coverage"] == {"scored": 6, "of": 6, "clips": 2} and result["unknown_words"] == {}
     assert 0 <= result["sentences"]["overall_iou_low"] <= result["sentences"]["overall_iou_high"] <= 100
 
 
 def test_a_recipe_that_the_other_data_set_has_not_is_named(data: Path, network: FirstFrames) -> None:
     with pytest.raises(ValueError, match=r"learned from flow of tvl1-forward: add that to transfer_data\.recipes"):
-        transfer_stage.run(run_of("rgb+flow", "tvl1-forward"), SCORING, data=data, output=data / "transfer")
+        transfer_stage.run(METHODS, SCORING, [run_of("rgb+flow", "tvl1-forward")], data=data, output=data / "transfer")
 
 
-@pytest.mark.parametrize(("method", "variant"), [("deeplab", "full"), ("sentence", "fixed_vocabulary")])
-def test_a_run_that_knows_classes_is_refused(data: Path, method: str, variant: str) -> None:
-    run = runs.Run(f"{method}-rgb-{variant}-0", method, "rgb", variant, 0)
-    with pytest.raises(ValueError, match=f"{run.name} knows the classes of its own data set only; list runs on"):
-        transfer_stage.run(run, SCORING, data=data, output=data / "transfer")
+def test_plain_runs_on_sentences_are_tested_and_no_others(data: Path, network: FirstFrames) -> None:
+    others = [("deeplab", "full"), ("sentence", "fixed_vocabulary"), ("sentence", "lstm"), ("hu2016", "full")]
+    listed = [runs.Run(f"{method}-rgb-{variant}-0", method, "rgb", variant, 0) for method, variant in others]
+    assert transfer_stage.run(METHODS, SCORING, listed, data=data, output=data / "nothing") == {}
+    assert pd.read_csv(data / "nothing" / transfer_stage.TESTED).empty
+    found = transfer_stage.run(METHODS, SCORING, [*listed, run_of("rgb")], data=data, output=data / "transfer")
+    assert list(found) == [run_of("rgb").name]
+    (row,) = pd.read_csv(data / "transfer" / transfer_stage.TESTED).to_dict("records")
+    assert row == {
+        "run": run_of("rgb").name,
+        "overall_iou": pytest.approx(found[run_of("rgb").name]["sentences"]["overall_iou"], abs=1e-3),
+        "scored": 6,
+        "of": 6,
+    }
 
 
-def test_only_runs_of_the_section_are_tested_and_with_their_method(data: Path) -> None:
-    path = Path("params.yaml")
-    content = yaml.safe_load((CHECKOUT / "params.yaml").read_text())
-    content["transfer"] = {"runs": {"hu2016-rgb-full-0": {"method": "sentence"}}}
-    path.write_text(yaml.safe_dump(content))
-    with pytest.raises(ValueError, match=r"transfer\.runs has no `sentence-rgb-full-0`; there are hu2016-rgb-full-0"):
-        transfer_stage.main("sentence-rgb-full-0")
-    with pytest.raises(ValueError, match=r"transfer\.runs\.hu2016-rgb-full-0: make its method `hu2016`"):
-        transfer_stage.main("hu2016-rgb-full-0")
+def test_a_method_that_takes_no_sentences_is_refused(data: Path) -> None:
+    wrong = transfer_stage.Parameters(methods=("sentence", "ssa2d"))
+    with pytest.raises(
+        ValueError, match=r"transfer\.methods: ssa2d: no methods on sentences; hu2016, li2017, sentence"
+    ):
+        transfer_stage.run(wrong, SCORING, [], data=data, output=data / "transfer")

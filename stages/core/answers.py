@@ -72,7 +72,7 @@ def answer_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], targ
         of_frame.setdefault(question.frame, []).append(question)
     rows = []
     with computing_in(parameters["precision"], predictor.device):
-        for frame, window in prediction.read_windows(argument | {"frames": sorted(of_frame)}, predictor.config):
+        for frame, window in prediction.read_windows({**argument, "frames": sorted(of_frame)}, predictor.config):
             responses = respond(predictor, window, [argument["words"][one.sentence] for one in of_frame[frame]])
             rows += [_row(one, response) for one, response in zip(of_frame[frame], responses, strict=True)]
     write_pack(target, {name: [row[name] for row in rows] for name in ANSWER_PACK.names}, ANSWER_PACK)

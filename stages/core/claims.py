@@ -28,7 +28,7 @@ class Claim:
     """``better`` is ahead of ``worse`` in the mean over ``metrics``; with ``than``, by more there than over those.
 
     A headline of the paper is tested with three ``seeds``, another claim with one and an interval over the test clips:
-    its ``metrics`` are of label maps, and it has no ``than``.
+    its ``metrics`` are all of label maps or all of segmentation from a sentence, and it has no ``than``.
     """
 
     text: str
@@ -66,9 +66,21 @@ _SSA2D, _RGB_SSA2D = Setting("ssa2d", "rgb+flow"), Setting("ssa2d", "rgb")
 _JOINT, _RGB_JOINT = Setting("joint", "rgb+flow"), Setting("joint", "rgb")
 
 
+_SENTENCE, _RGB_SENTENCE = Setting("sentence", "rgb+flow"), Setting("sentence", "rgb")
+_OVERALL = ("sentence/overall_iou",)
+"""The measure of the ablations (Gavrilyuk et al., section 5.1)."""
+_OF_SENTENCES = ("sentence/overall_iou", "sentence/mean_iou", "sentence/map")
+"""The measures by which the paper says that it outperforms others (section 5.2)."""
+
+
 def _ssa2d(variant: str) -> Setting:
     """Table 2's rows are of RGB alone."""
     return Setting("ssa2d", "rgb", variant)
+
+
+def _sentence(variant: str) -> Setting:
+    """The rows of the ablation are of RGB alone."""
+    return Setting("sentence", "rgb", variant)
 
 
 CLAIMS = {
@@ -125,6 +137,28 @@ CLAIMS = {
             Setting("deeplab", "rgb+flow", "late_fusion"),
             ("joint/mean_iou",),
         ),
+    ),
+    "gavrilyuk2018": (
+        Claim("Both streams beat RGB alone (section 5.1, table 1)", _SENTENCE, _RGB_SENTENCE, _OVERALL),
+        Claim("Both streams beat flow alone (section 5.1)", _SENTENCE, Setting("sentence", "flow"), _OVERALL),
+        Claim("Convolution over words beats an LSTM (section 5.1)", _RGB_SENTENCE, _sentence("lstm"), _OVERALL),
+        Claim(
+            "Convolution over words beats a bidirectional LSTM (section 5.1)",
+            _RGB_SENTENCE,
+            _sentence("bilstm"),
+            _OVERALL,
+        ),
+        Claim(
+            "A loss at three resolutions beats one at the highest (section 5.1)",
+            _RGB_SENTENCE,
+            _sentence("one_resolution"),
+            _OVERALL,
+        ),
+        Claim("16 frames beat 8 (section 5.1)", _RGB_SENTENCE, _sentence("frames_8"), _OVERALL, seeds=1),
+        Claim("8 frames beat 4 (section 5.1)", _sentence("frames_8"), _sentence("frames_4"), _OVERALL, seeds=1),
+        Claim("4 frames beat 1 (section 5.1)", _sentence("frames_4"), _sentence("frames_1"), _OVERALL, seeds=1),
+        Claim("The method beats Hu et al. (table 1)", _SENTENCE, Setting("hu2016", "rgb"), _OF_SENTENCES, seeds=1),
+        Claim("The method beats Li et al. (table 1)", _SENTENCE, Setting("li2017", "rgb"), _OF_SENTENCES, seeds=1),
     ),
     "ji2018": (
         Claim("Flow helps action and joint (section 3.2)", _JOINT, _RGB_JOINT, _MEANS),

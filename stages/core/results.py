@@ -1,19 +1,21 @@
 """What the evaluate stage found, run by run, and the oracle that a method must beat."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from models.methods import FIXED_VOCABULARY, ON_SENTENCES, ON_VIDEOS
 from stages.core import runs, tables
 from stages.core.labels import LabelSpace
-from stages.core.scores import boxes, confusion, sizes
+from stages.core.scores import boxes, confusion, sentences, sizes
 from stages.core.scores.confusion import Confusions, class_rows
 from stages.core.scores.multi_label import FREQUENT
 from stages.core.scores.segmentation import NON_BOUNDARY
+from stages.core.scores.sentences import SentenceEvidence
 from stages.core.scores.zero_shot import BoxEvidence, MapEvidence, of_confusions, of_detections
 
 T = TypeVar("T")
@@ -21,6 +23,13 @@ T = TypeVar("T")
 KINDS = ("actor", "action", "joint")
 DETECTION = "detection"
 """Section of metrics.json that methods have which find boxes."""
+PIXELS, SENTENCES, VIDEOS = "joint", "sentences", "classification"
+"""Sections of metrics.json with the main scores of methods that label pixels, that segment what a sentence means, and
+that say what a video shows: a run has one of them."""
+TRUTH, ANSWERS = "sentences.json", "predictions/answers.json"
+"""COCO json: in data/index what is asked of test frames with the true masks, and in the folder of a run its answers."""
+COUNTS = ("samples", "pairs", "videos")
+"""Beside the scores: numbers of what was scored."""
 MEANS = ("pair_map", "actor_map", "action_map")
 """Of that section, mean average precisions."""
 COLUMNS = ("dataset", "method", "inputs", "variant", "seed", "metric", "value", "coverage")
@@ -29,13 +38,15 @@ COLUMNS = ("dataset", "method", "inputs", "variant", "seed", "metric", "value", 
 
 @dataclass(frozen=True)
 class Result:
-    """One run's scores: metrics.json, the confusion matrix of each test clip (None in multi-label data), and where its
-    detections lie (None where there are none that can be scored)."""
+    """One run's scores: metrics.json, the confusion matrix of each test clip (None in multi-label data, and of methods
+    that label no pixels), where its detections lie (None where there are none that can be scored), and where its
+    answers to sentences do (None of other methods)."""
 
     run: runs.Run
     metrics: dict[str, Any]
     confusions: Confusions | None
     detections: Path | None = None
+    answers: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,20 +58,38 @@ class Oracle:
     frequent: np.ndarray
 
 
-def has(data: Path, name: str) -> bool:
-    """Was the run called ``name`` evaluated?"""
-    return (data / "evaluate" / name / "metrics.json").exists()
+def section(run_: runs.Run) -> str:
+    """Where in metrics.json the main scores of ``run_`` are: PIXELS, SENTENCES or VIDEOS."""
+    if run_.method in ON_VIDEOS:
+        return VIDEOS
+    return SENTENCES if run_.method in ON_SENTENCES and run_.variant != FIXED_VOCABULARY else PIXELS
+
+
+def read_all(chosen: Mapping[str, runs.Run], folder: Path, space: LabelSpace) -> dict[str, Result]:
+    """Name -> scores of those ``chosen`` runs that have some in ``folder``: data/evaluate, or data/transfer."""
+    return {
+        name: read(run_, folder / name, space)
+        for name, run_ in chosen.items()
+        if (folder / name / "metrics.json").exists()
+    }
 
 
 def read(run_: runs.Run, folder: Path, space: LabelSpace) -> Result:
     """The scores of ``run_`` in its folder of data/evaluate."""
     metrics = json.loads((folder / "metrics.json").read_text())
+    labelled = section(run_) == PIXELS and not space.multi_label
     return Result(
         run=run_,
         metrics=metrics,
-        confusions=None if space.multi_label else read_confusions(folder, space),
+        confusions=read_confusions(folder, space) if labelled else None,
         detections=folder / "detections.parquet" if DETECTION in metrics else None,
+        answers=folder / ANSWERS if SENTENCES in metrics else None,
     )
+
+
+def of_section(found: Iterable[Result], name: str) -> dict[str, Result]:
+    """Run -> scores of the ``found`` runs whose main scores are in section ``name``."""
+    return {result.run.name: result for result in found if section(result.run) == name}
 
 
 def read_confusions(folder: Path, space: LabelSpace) -> Confusions:
@@ -80,8 +109,15 @@ def on_same_clips(first: Confusions, second: Confusions) -> tuple[Confusions, Co
     return first.only(clips), second.only(clips)
 
 
+def answered_by_both(first: Path, second: Path, index: Path) -> tuple[SentenceEvidence, SentenceEvidence]:
+    """Evidence of two runs' answers to sentences, of the samples that both answered; ``index`` is data/index."""
+    both = sentences.load(index / TRUTH, first, against=second, count_missing=True)
+    assert both.against is not None
+    return both.evidence, both.against
+
+
 def coverage(result: Result) -> str:
-    """Frames scored of those promised."""
+    """Frames scored of those promised; of methods on sentences and on videos, sentences about frames, and videos."""
     counts = result.metrics["coverage"]
     return f"{counts['scored']}/{counts['of']}"
 
@@ -89,7 +125,9 @@ def coverage(result: Result) -> str:
 def rows(dataset_name: str, result: Result) -> list[tuple[Any, ...]]:
     """Rows of results.csv: every figure, again by the actor's size as ``<size>/<kind>/<figure>``, and without
     boundaries or over the most frequent classes as variants of their own (table 2 of Dang et al., and of Rana and
-    Rawat); each pair's accuracy (Dang et al., table 5); whether an actor has a single action."""
+    Rawat); each pair's accuracy (Dang et al., table 5); whether an actor has a single action. Methods on sentences have
+    ``sentence/<figure>`` and ``emptiness/<kind of question>/<figure>``, those on videos ``classification/<figure>``.
+    """
     run_, found = result.run, []
 
     def add(metric: str, value: float | None, *, variant: str = run_.variant) -> None:
@@ -115,6 +153,16 @@ def rows(dataset_name: str, result: Result) -> list[tuple[Any, ...]]:
         for size in sizes.SIZES:
             for metric, value in _averages(detection["by_size"][size]):
                 add(f"{size}/{metric}", value)
+    for prefix, name in (("sentence", SENTENCES), (VIDEOS, VIDEOS)):
+        if scores := result.metrics.get(name):
+            for metric, value in _scores(scores):
+                add(f"{prefix}/{metric}", value)
+            for size in sizes.SIZES:
+                for metric, value in _scores(scores["by_size"][size]):
+                    add(f"{size}/{prefix}/{metric}", value)
+    for kind, scores in result.metrics.get("emptiness", {}).items():
+        for metric, value in _scores(scores):
+            add(f"emptiness/{kind}/{metric}", value)
     for kind, _, name, accuracy, _ in class_rows(result.confusions) if result.confusions else ():
         if kind == "joint":
             add(f"accuracy/{name}", accuracy)
@@ -132,6 +180,13 @@ def _averages(scores: dict[str, Any]) -> Iterator[tuple[str, float | None]]:
     for name in MEANS:
         for bound in ("", "_low", "_high"):
             yield f"{DETECTION}/{name}{bound}", scores[f"{name}{bound}"]
+
+
+def _scores(scores: dict[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """Figures with their intervals; no counts, and no sections below."""
+    for name, value in scores.items():
+        if name not in COUNTS and not isinstance(value, dict):
+            yield name, value
 
 
 def zero_shot(found: Iterable[Result]) -> dict[str, MapEvidence]:
@@ -169,11 +224,13 @@ def known_sizes(result: Result) -> list[str]:
 def oracle(results: Iterable[Result]) -> Oracle | None:
     """Scores of the true mask and actor with each actor's most frequent action, on the frames scored best covered.
 
-    None without runs, and in multi-label data.
+    None without runs that label pixels, and in multi-label data.
     """
-    widest = max(results, default=None, key=lambda result: result.metrics["coverage"]["scored"])
-    if widest is None or widest.confusions is None:
+    labelled = [result for result in results if result.confusions is not None]
+    widest = max(labelled, default=None, key=lambda result: result.metrics["coverage"]["scored"])
+    if widest is None:
         return None
+    assert widest.confusions is not None
     joint = widest.confusions.matrices["joint"].sum(0)
     space = widest.confusions.label_space
     frequent = confusion.most_frequent_action(joint, space)

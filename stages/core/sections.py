@@ -67,7 +67,7 @@ def detection(found: Iterable[Result]) -> list[str]:
         "|---|" + "---:|" * (2 * len(kinds)),
     ]
     for name, scores in scored.items():
-        lines.append(f"| {name} | " + " | ".join(_with_interval(scores, mean) for mean in results.MEANS) + " |")
+        lines.append(f"| {name} | " + " | ".join(with_interval(scores, mean) for mean in results.MEANS) + " |")
     return lines
 
 
@@ -108,19 +108,19 @@ def zero_shot_by_boxes(found: Iterable[Result], index: Path, bootstrap: resampli
 
 
 def _zero_shot_line(name: str, scores: dict[str, Any], figures: Sequence[str]) -> str:
-    by_actor = [f"{actor} {_number(one[figures[0]])}" for actor, one in scores["splits"].items()]
-    cells = [*(_with_interval(scores, figure) for figure in figures), f"{scores['pairs']} of {scores['of_pairs']}"]
+    by_actor = [f"{actor} {number(one[figures[0]])}" for actor, one in scores["splits"].items()]
+    cells = [*(with_interval(scores, figure) for figure in figures), f"{scores['pairs']} of {scores['of_pairs']}"]
     return f"| {name} | " + " | ".join(cells) + f" | {', '.join(by_actor)} |"
 
 
-def _with_interval(scores: dict[str, Any], figure: str) -> str:
-    """Two cells: a figure, and its interval."""
-    low, high = (_number(scores[f"{figure}_{bound}"]) for bound in ("low", "high"))
-    return f"{_number(scores[figure])} | {low} to {high}"
+def with_interval(scores: dict[str, Any], figure: str) -> str:
+    """Two cells: a figure of ``scores``, and its interval."""
+    low, high = (number(scores[f"{figure}_{bound}"]) for bound in ("low", "high"))
+    return f"{number(scores[figure])} | {low} to {high}"
 
 
-def _number(value: float | None) -> str:
-    """Nothing for what is not defined."""
+def number(value: float | None) -> str:
+    """A cell: nothing for what is not defined."""
     return "" if value is None or pd.isna(value) else f"{value:.1f}"
 
 

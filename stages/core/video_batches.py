@@ -66,7 +66,7 @@ def training_batches(
     """
     assert samples.index is not None, "loaded with its tables"
     truth = classification.load_truth(samples.index, labels=samples.label_space, split=samples.split)
-    pairs = dict(zip(truth.videos, truth.shown.astype(np.float32), strict=True))
+    pairs = {video: shown.astype(np.float32) for video, shown in zip(truth.videos, truth.shown, strict=True)}
     return drawn_batches(
         _Clips(samples, pairs, config, seed=seed),
         seed=seed,
