@@ -1,9 +1,9 @@
 """Stage `transfer`: runs trained on sentences of one data set, tested on those of another without fine-tuning.
 
 Gavrilyuk et al. 2018, section 5.2 and table 2: trained on A2D Sentences, tested on J-HMDB Sentences. Reads
-data/transfer_data and data/train. Tests the plain runs of some methods on sentences. Writes data/transfer: tested.csv (a
-run a row), and <run>/ with metrics.json and predictions/ (as `evaluate` does). The label spaces of the two data sets have
-nothing to do with each other: a method on sentences knows no classes.
+data/transfer_data and data/train. Tests the plain runs of some methods on sentences. Writes data/transfer: tested.csv
+(a run a row), and <run>/ with metrics.json and predictions/, as `evaluate` does. The label spaces of the two data sets
+have nothing to do with each other: a method on sentences knows no classes.
 """
 
 import json
