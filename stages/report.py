@@ -190,20 +190,18 @@ def _compare(
 
 
 def _sentences(samples: dataset.Dataset, found: dict[str, Result], target: Path) -> list[str]:
-    """The picture of the best run on sentences: the one with the highest overall IoU."""
-    scored = {
-        name: result.metrics[SENTENCES]["overall_iou"]
-        for name, result in results.of_section(found.values(), SENTENCES).items()
-    }
-    known = {name: value for name, value in scored.items() if value is not None}
-    if not known:
+    """The picture of the best run of each method on sentences: the one with the highest overall IoU."""
+    best: dict[str, Result] = {}
+    for result in results.of_section(found.values(), SENTENCES).values():
+        scored, before = result.metrics[SENTENCES]["overall_iou"], best.get(result.run.method, result)
+        if scored is not None and scored >= (before.metrics[SENTENCES]["overall_iou"] or 0):
+            best[result.run.method] = result
+    answers = {result.run.name: result.answers for result in best.values() if result.answers is not None}
+    if not answers:
         return []
-    best = max(known, key=lambda name: known[name])
-    answers = found[best].answers
-    assert answers is not None
     if not sheets.write_sentences(samples, answers, target=target):
         return ["No test frame has two sentences that single out two actors of one kind."]
-    return [f"![Sentences that single out one of two actors of one kind, and what {best} answers]({target.name})"]
+    return [f"![Sentences that single out one of two actors of one kind, and what runs answer]({target.name})"]
 
 
 def main() -> None:

@@ -253,7 +253,8 @@ def grid_of(monkeypatch: pytest.MonkeyPatch, folder: Path, data: Path) -> list[l
     kept: list[Any] = []
     monkeypatch.setattr(pictures, "write_sheet", lambda path, rows, *, titles: kept.extend(rows))
     samples = dataset.load(data / "index", data / "frames", split="test")
-    assert sheets.write_sentences(samples, folder / "predictions/answers.json", target=Path("unused.png"))
+    answers = {folder.name: folder / "predictions/answers.json"}
+    assert sheets.write_sentences(samples, answers, target=Path("unused.png"))
     return kept
 
 
@@ -289,11 +290,17 @@ def test_a_wrong_answer_is_shown_where_it_is_and_an_empty_one_is_the_frame(
     assert (nothing == frame).all()
 
 
-def test_the_report_shows_the_answers_of_the_run_with_the_highest_overall_iou(written: tuple[Path, list[str]]) -> None:
-    output, lines = written
-    assert (output / "sentences.png").exists()
-    (line,) = [line for line in lines if "sentences.png" in line]
-    assert BOTH.name in line
+def test_the_picture_has_a_column_for_the_best_run_of_each_method_on_sentences(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(runs, "all_runs", lambda: ALL)
+    monkeypatch.setattr(pictures, "write_sheet", lambda path, rows, *, titles: seen.update({path.name: titles}))
+    report.run(report.Parameters(rows=2), DRAWS, "squares", "small", data=data, output=tmp_path)
+    methods = list(dict.fromkeys(name.split("-")[0] for name in seen["sentences.png"] if "-" in name))
+    best = [name for name in seen["sentences.png"] if "-" in name]
+    assert best == [*best[: len(methods)]] * 2 and BOTH.name in best
+    assert seen["sentences.png"][:2] == ["frame", "meant first"]
 
 
 def test_the_sheet_of_label_maps_has_no_column_of_a_run_on_sentences(
@@ -311,7 +318,7 @@ def test_where_no_two_actors_of_one_kind_are_told_apart_there_is_no_picture(
 ) -> None:
     monkeypatch.setattr(sheets, "of_one_kind", lambda *_: iter(()))
     samples = dataset.load(data / "index", data / "frames", split="test")
-    answers = data / "evaluate" / BOTH.name / "predictions/answers.json"
+    answers = {BOTH.name: data / "evaluate" / BOTH.name / "predictions/answers.json"}
     assert not sheets.write_sentences(samples, answers, target=tmp_path / "sentences.png")
     assert not (tmp_path / "sentences.png").exists()
 

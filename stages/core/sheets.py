@@ -3,7 +3,7 @@
 Axes: H height, W width.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
@@ -50,22 +50,23 @@ def _predicted(space: LabelSpace, folder: Path, video: str, frame: int) -> np.nd
     return None if found is None else found["joint"]
 
 
-def write_sentences(samples: Dataset, path: Path, *, target: Path) -> bool:
+def write_sentences(samples: Dataset, answers: Mapping[str, Path], *, target: Path) -> bool:
     """A row a test frame: the frame, then for each of two sentences that single out two actors of one kind the true
-    mask and the answer in the COCO json at ``path``. False, and no picture, where no frame has two such sentences."""
+    mask and what each run of ``answers`` (name -> COCO json) answers. False, and no picture, where no frame has two
+    such sentences that all of them answered."""
     truth = {asked.image_id: asked.rle for asked in samples.sentences}
-    answers = predicted_masks(path.read_bytes(), truth, where=str(path))
-    chosen = _spread(list(of_one_kind(samples, answers)), MOST_ROWS)
+    found = {name: predicted_masks(path.read_bytes(), truth, where=str(path)) for name, path in answers.items()}
+    answered = set(truth).intersection(*found.values())
     grid = []
-    for pair in chosen:
+    for pair in _spread(list(of_one_kind(samples, answered)), MOST_ROWS):
         frame = windows.read(samples, pair[0].video, [pair[0].frame]).frames[0]
         row = [_cell(frame, "")]
         for asked in pair:
-            (_, answer), *_ = answers[asked.image_id]
-            row += [_cell(_masked(frame, asked.rle), asked.sentence), _cell(_masked(frame, answer), "")]
+            masks = [of_run[asked.image_id][0][1] for of_run in found.values()]
+            row += [_cell(_masked(frame, asked.rle), asked.sentence), *(_cell(_masked(frame, m), "") for m in masks)]
         grid.append(row)
     if grid:
-        pictures.write_sheet(target, grid, titles=["frame", "meant first", "answer", "meant second", "answer"])
+        pictures.write_sheet(target, grid, titles=["frame", "meant first", *found, "meant second", *found])
     return bool(grid)
 
 
