@@ -22,10 +22,11 @@ ON_INSTANCES = ("joint",)
 """Methods that learn from the actors of a frame one by one and find them with boxes and masks."""
 
 ON_SENTENCES = ("hu2016", "li2017", "sentence")
-"""Methods that segment the actor that a sentence means; they know no classes."""
+"""Methods that segment the actor that a sentence means; they know no classes. Their networks have ``response(batch)``
+where others have ``predict(batch)``."""
 
 ON_VIDEOS = ("video_classifier",)
-"""Methods that say what a video shows, and not where."""
+"""Methods that say what a video shows, and not where, by ``scores(batch)``."""
 
 FIXED_VOCABULARY = "fixed_vocabulary"
 """Variant of `sentence`, trained as the plain one: it is asked about the names of the classes that a method

@@ -267,7 +267,8 @@ def test_every_method_has_the_common_interface(name: str) -> None:
     module = method(name)
     assert type(module.paper) is type(module.small) is module.Config
     network = module.build(module.with_inputs(module.small, "rgb"), A2D)
-    for part in ("loss", "predict", "parameter_groups", "encoder_slots"):
+    answer = "response" if name in ON_SENTENCES else "scores" if name in ON_VIDEOS else "predict"
+    for part in ("loss", answer, "parameter_groups", "encoder_slots"):
         assert callable(getattr(network, part))
     assert set(network.parameter_groups()) == set(module.paper.training.learning_rates)
 

@@ -123,7 +123,7 @@ def test_dvc_repro_goes_from_clips_to_a_table_and_a_second_one_runs_nothing(fini
     ran = stages_run(said)
     main = ["parameters", "index", "frames", FLOW, "pretrain", f"train@{RUN}", f"evaluate@{RUN}", "report"]
     beside = ["train_flow@flownets", "optical_flow@flownets-forward", "evaluate_flow", "train_regions@fcis-own",
-              "regions@fcis-own", f"features@{RUN}"]  # fmt: skip
+              "regions@fcis-own", f"features@{RUN}", "miniature", "transfer_data", "transfer"]  # fmt: skip
     assert [stage for stage in ran if stage in main] == main
     assert sorted(stage for stage in ran if stage not in main) == sorted(beside)
     assert ran.index("train_flow@flownets") < ran.index("optical_flow@flownets-forward")
