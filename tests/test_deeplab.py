@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models import IGNORE, deeplab, resnet
 from models.base import Batch, PairScores, configuration, split_labels
-from models.methods import METHODS, VARIANTS, method
+from models.methods import METHODS, ON_SENTENCES, ON_VIDEOS, VARIANTS, method
 from models.network import parameter_count
 from stages.core.labels import A2D
 
