@@ -149,6 +149,8 @@ def main(
 ) -> None:
     """SSA2D against itself, against region masks on A2D's frames, and against the number of actors."""
     console = Console()
+    # First: memory that other networks leave to the process would hide what this one takes.
+    of_actors = against_actors(config, side=side, repeats=repeats)
     for precision in get_args(Precision):
         console.print(str(measure(config, precision=precision, side=side, repeats=repeats)))
     table = Table("inputs", "method", "ms a frame", "with flow", "share of peak", "times faster", "published")
@@ -166,7 +168,7 @@ def main(
             )  # fmt: skip
     console.print(table)
     console.print(f"released Keras code, RGB: {KERAS_MS} ms a frame on two cores; this machine: {psutil.cpu_count()}")
-    for actors, (time, megabytes) in against_actors(config, side=side, repeats=repeats).items():
+    for actors, (time, megabytes) in of_actors.items():
         console.print(f"{actors} actors: {time:.2f} s a window, at most {megabytes:.0f} MB so far")
 
 
