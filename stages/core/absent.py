@@ -1,7 +1,7 @@
 """What is asked of a trained run about a frame: the data set's sentences, and questions about nobody who is in it.
 
-A network that understands a sentence shows an empty mask where nobody is meant (Gavrilyuk et al. 2018, section 5.2 and
-figure 6, show it by example). Four kinds of question, told apart in the scores:
+A network that understands a sentence shows an empty mask where nobody is meant (Gavrilyuk et al. 2018, figure 4, shows
+by example that a sentence means one actor and not another). Four kinds of question, told apart in the scores:
 
     asked         a sentence of the data set, about an actor in the frame
     left          a sentence about an actor of the clip who is in another annotated frame and not in this one
