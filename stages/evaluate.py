@@ -75,12 +75,13 @@ def _by_classes(
         function, work = fixed_vocabulary.label_clip, fixed_vocabulary.clip_items
     elif run_.method in ON_VIDEOS:
         function, score = video_scores.score_clip, _videos
+    libraries = ["torch", "opencv-python-headless", "pyarrow", *(["onedl-mmcv"] if run_.method in ON_INSTANCES else [])]
     items.run(
         f"evaluate-{run_.name}",
         function,
         work(run_, samples, data),
         parameters={"precision": parameters.precision},
-        libraries=["torch", "opencv-python-headless", "pyarrow", *(["onedl-mmcv"] * (run_.method in ON_INSTANCES))],
+        libraries=libraries,
         output=predictions,
         gpu=True,
     )

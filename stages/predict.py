@@ -6,7 +6,6 @@ reads them; labels.csv (frame, label, pixels). Masks hold the ids that the run l
 several things at once (VidOR); or 1 for the actor that --sentence means.
 """
 
-import json
 import os
 import tempfile
 from collections import Counter
@@ -21,7 +20,7 @@ import typer
 
 from models.methods import METHODS, ON_SENTENCES, ON_VIDEOS
 from stages import frames, optical_flow, regions
-from stages.core import cli, overlays, pieces, png, prediction, runs, trained, video, words
+from stages.core import answers, cli, overlays, pieces, png, prediction, runs, trained, video
 from stages.core.datasets import files
 from stages.core.items import BadItem
 from stages.core.params import load, nearest
@@ -69,8 +68,8 @@ def run(
 ) -> Path:
     """Label every ``every``-th frame of ``clip`` by ``run_``; gives the folder that was written.
 
-    ``sentence`` is for methods that answer one. Raises ``ValueError`` for a clip that can't
-    be decoded, for what is not trained, and for a sentence that is missing or that the method does not take.
+    ``sentence`` is for methods that answer one. Raises ``ValueError`` for a clip that can't be decoded, for what is not
+    trained, and for a sentence that is missing or that the method does not take.
     """
     name = Path(os.path.abspath(clip)).name if clip.is_dir() else clip.stem
     output = output or data / "predict" / f"{name}-{run_.name}"
@@ -160,8 +159,7 @@ def _words(run_: runs.Run, folder: Path, sentence: str) -> np.ndarray | None:
         return None
     if not sentence.strip():
         raise ValueError(f'{run_.method} answers a sentence: add --sentence="dog running on the left"')
-    source = json.loads((folder / "run.json").read_text())["parameters"]["common"]["word_vectors"]
-    found, unknown = words.vectors(source, sentences=[sentence]).of(sentence)
+    found, unknown = answers.vectors_of(folder, sentences=[sentence]).of(sentence)
     if not len(found):
         raise ValueError(f"--sentence: none of its words is known ({', '.join(unknown)}); say it in other words")
     if unknown:

@@ -71,45 +71,26 @@ def run(
     ledger.to_csv(output / "ledger.csv", index=False, float_format="%.4f")
     samples = dataset.load(data / "index", data / "frames", split="test")
     sheets.write_labels(samples, list(labelled), data / "evaluate", rows=parameters.rows, target=output / "sheet.png")
-    text = "\n".join(
-        [
-            *_heading(dataset_name, found, space),
-            *_table(labelled, missing[PIXELS], oracle),
-            "",
-            *_comparisons(labelled, oracle, bootstrap),
-            "",
-            *sections.by_size(found.values()),
-            "",
-            *sections.consistency(found.values()),
-            "",
-            *sections.detection(found.values()),
-            "",
-            *sections.zero_shot(found.values(), bootstrap),
-            "",
-            *sections.zero_shot_by_boxes(found.values(), data / "index", bootstrap),
-            "",
-            *sentence_sections.segmentation(found.values(), missing[SENTENCES]),
-            "",
-            *sentence_sections.comparisons(found.values(), data / "index", bootstrap),
-            "",
-            *sentence_sections.emptiness(found.values()),
-            "",
-            *sentence_sections.elsewhere(elsewhere.values(), miniature=miniature),
-            "",
-            *_sentences(samples, found, output / "sentences.png"),
-            "",
-            *sentence_sections.videos(found.values(), missing[VIDEOS]),
-            "",
-            *sections.regions(data / "regions"),
-            "",
-            *sections.flow(data / "evaluate_flow"),
-            "",
-            *published.markdown(ledger),
-            "",
-            "![Frame, ground truth, and each run, in the colours of the labels](sheet.png)",
-            "",
-        ]
-    )
+    parts = [
+        _table(labelled, missing[PIXELS], oracle),
+        _comparisons(labelled, oracle, bootstrap),
+        sections.by_size(found.values()),
+        sections.consistency(found.values()),
+        sections.detection(found.values()),
+        sections.zero_shot(found.values(), bootstrap),
+        sections.zero_shot_by_boxes(found.values(), data / "index", bootstrap),
+        sentence_sections.segmentation(found.values(), missing[SENTENCES]),
+        sentence_sections.comparisons(found.values(), data / "index", bootstrap),
+        sentence_sections.emptiness(found.values()),
+        sentence_sections.elsewhere(elsewhere.values(), miniature=miniature),
+        _sentences(samples, found, output / "sentences.png"),
+        sentence_sections.videos(found.values(), missing[VIDEOS]),
+        sections.regions(data / "regions"),
+        sections.flow(data / "evaluate_flow"),
+        published.markdown(ledger),
+        ["![Frame, ground truth, and each run, in the colours of the labels](sheet.png)"],
+    ]
+    text = "\n".join([*_heading(dataset_name, found, space), *(line for part in parts for line in (*part, ""))])
     (output / "report.md").write_text(text)
     print(text)
     return text
@@ -191,12 +172,14 @@ def _compare(
 
 def _sentences(samples: dataset.Dataset, found: dict[str, Result], target: Path) -> list[str]:
     """The picture of the best run of each method on sentences: the one with the highest overall IoU."""
-    best: dict[str, Result] = {}
-    for result in results.of_section(found.values(), SENTENCES).values():
-        scored, before = result.metrics[SENTENCES]["overall_iou"], best.get(result.run.method, result)
-        if scored is not None and scored >= (before.metrics[SENTENCES]["overall_iou"] or 0):
-            best[result.run.method] = result
-    answers = {result.run.name: result.answers for result in best.values() if result.answers is not None}
+    scored = [
+        result
+        for result in results.of_section(found.values(), SENTENCES).values()
+        if result.metrics[SENTENCES]["overall_iou"] is not None
+    ]
+    best = {result.run.method: result for result in sorted(scored, key=lambda r: r.metrics[SENTENCES]["overall_iou"])}
+    chosen = [best[method] for method in dict.fromkeys(result.run.method for result in scored)]
+    answers = {result.run.name: result.answers for result in chosen if result.answers is not None}
     if not answers:
         return []
     if not sheets.write_sentences(samples, answers, target=target):

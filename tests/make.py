@@ -72,6 +72,18 @@ RELEASE = (
 )
 
 
+@contextmanager
+def no_mlflow(*_: Any, **__: Any) -> Iterator[Any]:
+    """In the place of ``stages.core.tracking.live``: a training's curve goes nowhere."""
+
+    class Live:
+        @staticmethod
+        def log(step: int, values: dict[str, float]) -> None:
+            """Nowhere."""
+
+    yield Live()
+
+
 def texture(height: int, width: int, *, seed: int = 0) -> np.ndarray:
     """(H, W, 3) uint8: smooth noise, in which optical flow finds its way."""
     noise = np.random.default_rng(seed).uniform(0, 255, (height, width, 3)).astype(np.float32)

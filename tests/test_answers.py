@@ -19,6 +19,7 @@ from stages.core.dataset import AnnotatedFrame, Dataset, load
 from stages.core.datasets import a2d
 from stages.core.labels import A2D, JHMDB, LabelSpace
 from stages.core.scores import emptiness, resampling, segmentation
+from stages.core.scores import sentences as scores
 from tests import make
 
 DRAWS = resampling.Parameters(resamples=20, seed=0)
@@ -151,7 +152,7 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             samples = load(data / "index", data / "frames", split="test")
             folder = data / "evaluate" / RUN.name
             found = answers.evaluate(RUN, samples, PARAMETERS, data=data, folder=folder, stage="evaluate-it")
-        return found, folder / "predictions" / answers.ANSWERS, network
+        return found, folder / "predictions" / scores.ANSWERS, network
 
     return evaluate
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from models import hu2016, i3d, li2017, resnet, sentence, text
 from models.base import SINGLE_FRAME, Window
 from models.text import TextBatch
-from stages.core import answers, dataset, fixed_vocabulary, items, prediction, runs, tables, training, windows
+from stages.core import answers, dataset, fixed_vocabulary, items, prediction, runs, tables, training, windows, words
 from stages.core.dataset import Dataset
 from stages.core.items import BadItem
 from stages.core.labels import A2D, VIDOR
@@ -404,7 +404,7 @@ def test_words_are_read_of_the_source_that_the_run_was_trained_with(
         found = {word: WORDS[number] for number, word in enumerate(VOCABULARY)}
         return Vectors(found, frozenset())
 
-    monkeypatch.setattr(fixed_vocabulary, "vectors", reading)
+    monkeypatch.setattr(words, "vectors", reading)
     clip_items(data, train(data, words=Path("elsewhere.bin")))
     ((source, sentences),) = given
     assert source == "elsewhere.bin"

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,16 +55,6 @@ class Config:
     flow_encoding: str = "magnitude"
 
 
-@contextmanager
-def no_mlflow(*_: Any, **__: Any) -> Iterator[Any]:
-    class Live:
-        @staticmethod
-        def log(step: int, values: dict[str, float]) -> None:
-            """Nowhere."""
-
-    yield Live()
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """data/ of a workspace up to optical flow; joint's `small` is very small in it, and MLflow is away."""
@@ -74,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     threads = torch.get_num_threads()
     with make.workspace(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(joint, "small", replace(joint.small, detector=TINY, height=48, crop=(48, 64)))
-        patch.setattr("stages.core.tracking.live", no_mlflow)
+        patch.setattr("stages.core.tracking.live", make.no_mlflow)
         yield make.run_to_flow(folder)
     torch.set_num_threads(threads)
 

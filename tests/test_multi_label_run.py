@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,16 +37,6 @@ FRAMES = (8, 24)
 """Annotated, of the one test clip."""
 
 
-@contextmanager
-def no_mlflow(*_: Any, **__: Any) -> Iterator[Any]:
-    class Live:
-        @staticmethod
-        def log(step: int, values: dict[str, float]) -> None:
-            """Nowhere."""
-
-    yield Live()
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """data/ of a workspace whose one run, of smaller frames, was trained for two steps and evaluated; no MLflow."""
@@ -56,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     threads = torch.get_num_threads()
     with make.workspace(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssa2d, "small", replace(ssa2d.small, height=40, crop=(40, 48)))
-        patch.setattr("stages.core.tracking.live", no_mlflow)
+        patch.setattr("stages.core.tracking.live", make.no_mlflow)
         data = make.run_to_frames(folder)
         train_stage.run(RUN, COMMON, METHOD, dataset_name="squares", data=data, output=data / "train")
         evaluate_stage.run(RUN, PARAMETERS, data=data, output=data / "evaluate")

@@ -323,7 +323,7 @@ def on_sentences(answering: Callable[..., runs.Run], monkeypatch: pytest.MonkeyP
         wanted = {word for sentence in sentences for word in words.tokens(sentence)}
         return words.Vectors({w: COLOURS[w] for w in wanted & COLOURS.keys()}, frozenset(wanted - COLOURS.keys()))
 
-    monkeypatch.setattr("stages.predict.words.vectors", vectors)
+    monkeypatch.setattr(words, "vectors", vectors)
     return lambda network, **given: replace(answering(network, **given), method="sentence")
 
 

@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -290,27 +290,27 @@ def test_a_wrong_answer_is_shown_where_it_is_and_an_empty_one_is_the_frame(
     assert (nothing == frame).all()
 
 
+@pytest.fixture
+def titles(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Sequence[str]]:
+    """The columns of each picture that the report draws."""
+    seen: dict[str, Sequence[str]] = {}
+    monkeypatch.setattr(runs, "all_runs", lambda: ALL)
+    monkeypatch.setattr(pictures, "write_sheet", lambda path, rows, *, titles: seen.update({path.name: titles}))
+    report.run(report.Parameters(rows=2), DRAWS, "squares", "small", data=data, output=tmp_path)
+    return seen
+
+
 def test_the_picture_has_a_column_for_the_best_run_of_each_method_on_sentences(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    titles: dict[str, Sequence[str]],
 ) -> None:
-    seen: dict[str, Any] = {}
-    monkeypatch.setattr(runs, "all_runs", lambda: ALL)
-    monkeypatch.setattr(pictures, "write_sheet", lambda path, rows, *, titles: seen.update({path.name: titles}))
-    report.run(report.Parameters(rows=2), DRAWS, "squares", "small", data=data, output=tmp_path)
-    methods = list(dict.fromkeys(name.split("-")[0] for name in seen["sentences.png"] if "-" in name))
-    best = [name for name in seen["sentences.png"] if "-" in name]
+    methods = list(dict.fromkeys(name.split("-")[0] for name in titles["sentences.png"] if "-" in name))
+    best = [name for name in titles["sentences.png"] if "-" in name]
     assert best == [*best[: len(methods)]] * 2 and BOTH.name in best
-    assert seen["sentences.png"][:2] == ["frame", "meant first"]
+    assert titles["sentences.png"][:2] == ["frame", "meant first"]
 
 
-def test_the_sheet_of_label_maps_has_no_column_of_a_run_on_sentences(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[str, Any] = {}
-    monkeypatch.setattr(runs, "all_runs", lambda: ALL)
-    monkeypatch.setattr(pictures, "write_sheet", lambda path, rows, *, titles: seen.update({path.name: titles}))
-    report.run(report.Parameters(rows=2), DRAWS, "squares", "small", data=data, output=tmp_path)
-    assert seen["sheet.png"] == ["frame", "ground truth", VOCABULARY.name]
+def test_the_sheet_of_label_maps_has_no_column_of_a_run_on_sentences(titles: dict[str, Sequence[str]]) -> None:
+    assert titles["sheet.png"] == ["frame", "ground truth", VOCABULARY.name]
 
 
 def test_where_no_two_actors_of_one_kind_are_told_apart_there_is_no_picture(

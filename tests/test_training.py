@@ -250,14 +250,6 @@ def test_a_curve_is_a_csv_with_step_first(tmp_path: Path) -> None:
 # The stage
 
 
-@contextmanager
-def no_mlflow(*_: Any, **__: Any) -> Iterator[Any]:
-    class Live:
-        log: Log = staticmethod(lambda step, values: None)
-
-    yield Live()
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """data/ of a workspace up to optical flow; deeplab's `small` is very small in it, and MLflow is away."""
@@ -268,7 +260,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     with make.workspace(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(deeplab, "small", tiny)
-        patch.setattr("stages.core.tracking.live", no_mlflow)
+        patch.setattr("stages.core.tracking.live", make.no_mlflow)
         yield make.run_to_flow(folder)
 
 
@@ -312,7 +304,7 @@ def test_a_killed_train_stage_ends_with_the_bytes_of_one_that_was_not(
     with pytest.raises(KeyboardInterrupt):
         train_run(data, tmp_path / "b", deeplab_run(data))
     assert len(list(Path(".items/checkpoints").glob("*.pt"))) == 1
-    monkeypatch.setattr("stages.core.tracking.live", no_mlflow)
+    monkeypatch.setattr("stages.core.tracking.live", make.no_mlflow)
     assert train_run(data, tmp_path / "b", deeplab_run(data)) == expected
 
 

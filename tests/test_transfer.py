@@ -30,7 +30,6 @@ from stages.core.scores import resampling, segmentation
 from tests import make
 from tests.make_datasets import JHMDB as JHMDB_SQUARES
 from tests.make_datasets import write_jhmdb
-from tests.test_multi_label_run import no_mlflow
 
 METHODS = transfer_stage.Parameters(methods=("sentence", "li2017"))
 SCORING = segmentation.Parameters(resamples=20, seed=0, non_boundary=15)
@@ -312,7 +311,7 @@ def test_what_was_trained_on_one_data_set_answers_about_the_other(
     """Trained for one step on squares in A2D's layout, tested on squares in J-HMDB's, with real words and flow."""
     run = run_of("rgb+flow")
     monkeypatch.setattr(sentence, "small", replace(sentence.small, height=32, crop=(32, 48)))
-    monkeypatch.setattr("stages.core.tracking.live", no_mlflow)
+    monkeypatch.setattr("stages.core.tracking.live", make.no_mlflow)
     make.write_release(tmp_path / "data/raw")
     write_jhmdb(tmp_path / "squares")
     with make.workspace(tmp_path):

@@ -20,6 +20,7 @@ import numpy as np
 
 from stages.core import items, sentences, tables
 from stages.core.dataset import Dataset
+from stages.core.labels import LabelSpace
 from stages.core.vocabulary import queries
 
 ASKED, LEFT, NOBODY, OTHER_ACTION = KINDS = ("asked", "left", "nobody", "other_action")
@@ -41,18 +42,23 @@ class Question:
 def questions(samples: Dataset) -> dict[str, list[Question]]:
     """Video -> what is asked about it, in order."""
     assert samples.index is not None, "loaded with its tables"
-    asked: dict[str, list[Question]] = {video: [] for video in samples.videos}
+    spoken: dict[str, list[sentences.Sample]] = {video: [] for video in samples.videos}
     for one in samples.sentences:
-        asked[one.video].append(Question(one.image_id, one.frame, ASKED, one.sentence))
+        spoken[one.video].append(one)
     rows = tables.read_parquet(samples.index / "instances.parquet", tables.INSTANCES)
     shown: dict[str, dict[int, set[tuple[int, int]]]] = {}
     for row in rows.select(["video", "frame", "actor", "actions"]).to_pylist():
         told = shown.setdefault(row["video"], {}).setdefault(row["frame"], set())
         told |= {(row["actor"], action) for action in row["actions"] or [0]}
-    for video in samples.videos:
+    names = queries(samples.label_space, "joint")
+    asked = {}
+    for video, of_video in spoken.items():
         frames = samples.annotated(video)
-        asked[video] += _left((one for one in samples.sentences if one.video == video), frames)
-        asked[video] += _of_pairs(video, frames, shown.get(video, {}), samples)
+        asked[video] = [
+            *(Question(one.image_id, one.frame, ASKED, one.sentence) for one in of_video),
+            *_left(of_video, frames),
+            *_of_pairs(video, frames, shown.get(video, {}), samples.label_space, names),
+        ]
     return asked
 
 
@@ -69,24 +75,20 @@ def _left(spoken: Iterable[sentences.Sample], frames: list[int]) -> list[Questio
     ]
 
 
-def _of_pairs(video: str, frames: list[int], shown: Pairs, samples: Dataset) -> list[Question]:
-    space = samples.label_space
+def _of_pairs(
+    video: str, frames: list[int], shown: Pairs, space: LabelSpace, names: Mapping[int, str]
+) -> list[Question]:
     in_clip = {actor for told in shown.values() for actor, _ in told}
+    pairs = {pair: divmod(pair, space.stride) for pair in space.valid_ids[1:]}
+    somebody = any(actor >= len(space.actors) for actor in in_clip)  # nobody told who, so it may be anybody
+    absent = [] if somebody else [pair for pair, (actor, _) in pairs.items() if actor not in in_clip]
     found = []
     for frame in frames:
         told = shown.get(frame, set())
         known = {actor for actor, _ in told if all(0 < does < space.stride for who, does in told if who == actor)}
-        others = {
-            NOBODY: [pair for pair in space.valid_ids[1:] if pair // space.stride not in in_clip],
-            OTHER_ACTION: [
-                pair
-                for pair in space.valid_ids[1:]
-                if pair // space.stride in known and divmod(pair, space.stride) not in told
-            ],
-        }
+        other = [pair for pair, (actor, does) in pairs.items() if actor in known and (actor, does) not in told]
         random = np.random.default_rng(int(items.digest([video, frame])[:16], 16))
-        for kind, pairs in others.items():
-            if pairs and not (kind == NOBODY and any(actor >= len(space.actors) for actor in in_clip)):
-                sentence = queries(space, "joint")[int(random.choice(pairs))]
-                found.append(Question(f"{kind} {frame}", frame, kind, sentence))
+        for kind, possible in ((NOBODY, absent), (OTHER_ACTION, other)):
+            if possible:
+                found.append(Question(f"{kind} {frame}", frame, kind, names[int(random.choice(possible))]))
     return found

@@ -8,7 +8,8 @@ Axes: N sentences about one frame, L words of one, H height, W width.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,10 @@ from stages.core.runs import Run
 from stages.core.scores import emptiness
 from stages.core.scores import sentences as scores
 from stages.core.scores.segmentation import Parameters
+from stages.core.scores.sentences import ANSWERS, TRUTH
 from stages.core.tables import write_pack
 from stages.core.windows import Sample
 
-ANSWERS = "answers.json"
-"""The answers as COCO json (``stages.core.sentences``), beside the packs; the truth is data/index/sentences.json."""
 AT_ONCE = 64
 """Sentences about one frame that a network answers together: each has maps of its own in memory."""
 
@@ -57,8 +57,8 @@ def respond(predictor: Predictor, window: Sample, asked: Sequence[np.ndarray]) -
     shape, seen = window.frames.shape[1:3], predictor.batch([window])
     found = []
     for start in range(0, len(asked), AT_ONCE):
-        words = to_device(loader.padded(asked[start : start + AT_ONCE]), predictor.device)
-        response = predictor.network.response({**seen, **words}).float()  # (N, h, w)
+        said = to_device(loader.padded(asked[start : start + AT_ONCE]), predictor.device)
+        response = predictor.network.response({**seen, **said}).float()  # (N, h, w)
         found.append(F.interpolate(response[:, None], size=shape, mode="bilinear")[:, 0].cpu())
     return torch.cat(found)
 
@@ -78,6 +78,12 @@ def answer_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], targ
     write_pack(target, {name: [row[name] for row in rows] for name in ANSWER_PACK.names}, ANSWER_PACK)
 
 
+def vectors_of(trained: Path, *, sentences: Iterable[str]) -> words.Vectors:
+    """Vectors of the words of ``sentences``, from where the run at ``trained`` has learned its own."""
+    content = json.loads((trained / "run.json").read_text())
+    return words.vectors(content["parameters"]["common"]["word_vectors"], sentences=sentences)
+
+
 def evaluate(
     run_: Run, samples: Dataset, parameters: Parameters, *, data: Path, folder: Path, stage: str
 ) -> dict[str, Any]:
@@ -91,8 +97,8 @@ def evaluate(
     if not samples.sentences:
         raise ValueError(f"{run_.name}: no sentence about an actor in an annotated {samples.split} frame")
     questions = absent.questions(samples)
-    source = json.loads((data / "train" / run_.name / "run.json").read_text())["parameters"]["common"]["word_vectors"]
-    vectors = words.vectors(source, sentences={one.sentence for asked in questions.values() for one in asked})
+    asked_of = {one.sentence for asked in questions.values() for one in asked}
+    vectors = vectors_of(data / "train" / run_.name, sentences=asked_of)
     output = folder / "predictions"
     items.run(
         stage,
@@ -105,8 +111,7 @@ def evaluate(
     )
     found = {video: _read(output / "clips" / f"{video}.arrow") for video in items.read_manifest(output)}
     sentences.write_coco(output / ANSWERS, _coco_answers(samples, found))
-    truth = samples.index / "sentences.json"
-    result = scores.run(truth, output / ANSWERS, count_missing=True, parameters=parameters)
+    result = scores.run(samples.index / TRUTH, output / ANSWERS, count_missing=True, parameters=parameters)
     unknown = words.report_unknown(vectors, [asked.sentence for asked in samples.sentences], where=run_.name)
     return {
         "sentences": result,
@@ -131,7 +136,7 @@ def clip_items(
             "words": items.digest({sentence: matrix.tobytes().hex() for sentence, matrix in said.items()}),
         }
         argument = {"questions": asked, "words": said}
-        found.append(items.Item(item.name, {**item.inputs, **inputs}, {**item.argument, **argument}))
+        found.append(replace(item, inputs={**item.inputs, **inputs}, argument={**item.argument, **argument}))
     return found
 
 

@@ -29,7 +29,6 @@ from stages.core.scores import classification
 from stages.core.tables import PREDICTIONS, write_pack
 from stages.core.video import Clip
 from stages.core.vocabulary import KINDS, label_map, queries, selected
-from stages.core.words import vectors
 
 
 def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
@@ -47,8 +46,7 @@ def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
     scores = _scores(run, samples)
     vocabulary = {kind: queries(labels, kind) for kind in KINDS}
     asked = list(dict.fromkeys(query for of_kind in vocabulary.values() for query in of_kind.values()))
-    content = json.loads((data / "train" / run.name / "run.json").read_text())
-    known = vectors(content["parameters"]["common"]["word_vectors"], sentences=asked)
+    known = answers.vectors_of(data / "train" / run.name, sentences=asked)
     words = {query: matrix for query in asked if len(matrix := known.of(query)[0])}
     if unknown := [query for query in asked if query not in words]:
         print(f"{run.name}: not asked, since no word of it is known: {', '.join(unknown)}")

@@ -26,8 +26,8 @@ DETECTION = "detection"
 PIXELS, SENTENCES, VIDEOS = "joint", "sentences", "classification"
 """Sections of metrics.json with the main scores of methods that label pixels, that segment what a sentence means, and
 that say what a video shows: a run has one of them."""
-TRUTH, ANSWERS = "sentences.json", "predictions/answers.json"
-"""COCO json: in data/index what is asked of test frames with the true masks, and in the folder of a run its answers."""
+ANSWERS = f"predictions/{sentences.ANSWERS}"
+"""In the folder of a run: what it answers to sentences."""
 COUNTS = ("samples", "pairs", "videos")
 """Beside the scores: numbers of what was scored."""
 MEANS = ("pair_map", "actor_map", "action_map")
@@ -111,7 +111,7 @@ def on_same_clips(first: Confusions, second: Confusions) -> tuple[Confusions, Co
 
 def answered_by_both(first: Path, second: Path, index: Path) -> tuple[SentenceEvidence, SentenceEvidence]:
     """Evidence of two runs' answers to sentences, of the samples that both answered; ``index`` is data/index."""
-    both = sentences.load(index / TRUTH, first, against=second, count_missing=True)
+    both = sentences.load(index / sentences.TRUTH, first, against=second, count_missing=True)
     assert both.against is not None
     return both.evidence, both.against
 

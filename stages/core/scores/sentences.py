@@ -24,6 +24,8 @@ from pycocotools import mask as coco
 from stages.core.scores import resampling, sizes
 from stages.core.sentences import Rle, Scored, predicted_masks, true_masks, video_of
 
+TRUTH, ANSWERS = "sentences.json", "answers.json"
+"""Such files: in data/index what is asked of test frames, and in a run's predictions/ what it answers."""
 LEVELS = np.arange(10, 20) / 20
 """K. Divided once, as I / U is, so that an overlap of exactly K is seen as such."""
 OVERLAPS = np.linspace(0.5, 0.95, len(LEVELS))
