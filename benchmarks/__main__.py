@@ -21,6 +21,7 @@ from benchmarks import (
     region_to_pixel,
     sentences,
     stages_side_by_side,
+    threads,
 )
 from benchmarks.ratio import Ratio
 from stages.core import cli
@@ -39,6 +40,7 @@ def benchmarks(clips: int) -> dict[str, Callable[[Path], Ratio]]:
         "inference_bfloat16": lambda folder: inference.measure(precision="bfloat16"),
         "frames": partial(frames.measure, clips=max(2, clips // 5)),
         "stages_side_by_side": stages_side_by_side.measure,
+        "threads": partial(threads.measure, clips=max(2, clips // 5)),
         "feeding": partial(feeding.measure_feeding, clips=max(2, clips // 5)),
         "waiting": partial(feeding.measure_waiting, clips=max(2, clips // 5)),
         "one_more_clip": partial(one_more_clip.measure, clips=max(2, clips)),

@@ -39,7 +39,6 @@ Axes: B windows, T frames of a window, M streams, N actors of a frame, R RoIs or
 first), P valid pairs with background, C channels of a pyramid, H, W frame, h, w map.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -75,7 +74,7 @@ class Config:
         default=replace(maskrcnn.paper, scale=None, anchor=4, rois=64, score_threshold=0.7, nms=0.3)
     )
     temporal_layers: int = 1  # of 3 x 1 x 1 convolutions, a level
-    fusion: str = "mid"  # mid concatenates the streams' pyramids, late averages their action probabilities
+    fusion: str = "mid"  # mid concatenates the streams' pyramids, late averages the probabilities of their own heads
     rois_from_both: bool = False  # the RPN sees flow too
     joint_space: bool = False  # one head over the valid pairs in place of one for actors and one for actions
     action_threshold: float = 0.3  # detector.score_threshold is the actor's
@@ -143,7 +142,9 @@ def with_inputs(config: Config, inputs: str) -> Config:
 VARIANTS: dict[str, Callable[[Config], Config]] = {
     # Section 3.2, temporal aggregation: the action is that of the labelled frame alone
     "without_temporal": lambda config: replace(config, temporal_layers=0, window=SINGLE_FRAME),
-    # Section 3.2: "late fusion [...] does not work well"; class probabilities are averaged, as two-stream networks do
+    # Section 3.2: "late fusion in standard action recognition approaches [...] does not work well"; section 2.2: "of
+    # the outputs of individual networks [...] trained separately". So each stream has a head and a loss of its own: one
+    # loss of averaged probabilities leaves flow nothing to learn where appearance knows its clips by heart.
     "late_fusion": lambda config: replace(config, fusion="late"),
     # Section 3.1: "we only use the feature maps output by appearance model to generate RoIs", unlike Kalogeiton et al.
     "rois_from_both": lambda config: replace(config, rois_from_both=True),
@@ -242,7 +243,8 @@ class Joint(nn.Module):
         instances = zip(batch["labels"], batch["actions"], sampled, strict=True)
         targets = torch.cat([self._targets(labels, actions, rois) for labels, actions, rois in instances])
         scores = self._recognise(maps.action, bbox2roi([rois.priors for rois in sampled]))
-        action = F.nll_loss(scores, targets, ignore_index=IGNORE, reduction="sum") / (targets != IGNORE).sum().clamp(1)
+        wrong = sum(F.nll_loss(of_head, targets, ignore_index=IGNORE, reduction="sum") for of_head in scores)
+        action = wrong / (targets != IGNORE).sum().clamp(1)
         losses = {name: found[part] for part, name in PARTS.items() if part in found}
         losses["pair" if self.config.joint_space else "action"] = action
         total = torch.stack([self.config.loss_weights[name] * value for name, value in losses.items()]).sum()
@@ -315,10 +317,9 @@ class Joint(nn.Module):
         return Pyramids(labelled[0], searched, tuple(action)), meta
 
     def _recognise(self, maps: Maps, rois: Tensor) -> Tensor:
-        """Log-probabilities (R, K) of the action head, or of several their mean probabilities'."""
+        """Log-probabilities (1, R, K) of the action head; (M, R, K) where each stream has its own (late fusion)."""
         pooled = self.roi_align_an(maps, rois).chunk(len(self.heads), dim=1)  # (R, M * C, 7, 7), or M of (R, C, 7, 7)
-        apart = [head(x).log_softmax(1) for head, x in zip(self.heads, pooled, strict=True)]
-        return torch.stack(apart).logsumexp(0) - math.log(len(apart))
+        return torch.stack([head(x).log_softmax(1) for head, x in zip(self.heads, pooled, strict=True)])
 
     def _targets(self, labels: Tensor, actions: Tensor, rois: Any) -> Tensor:
         """Class of the action head for each of the RoIs sampled of one frame, (R,); IGNORE where there is none."""
@@ -335,7 +336,7 @@ class Joint(nn.Module):
         maps, meta = self._pyramids(frames, flow)
         rois = detector.propose(maps.searched, meta)  # (R, 5)
         actors, deltas = detector.classify(maps.appearance, rois)
-        actions = self._recognise(maps.action, rois).exp()
+        actions = self._recognise(maps.action, rois).exp().mean(0)
         if actors is None:
             marginals = actions @ self.marginals  # (R, P) -> (R, K_actor + K_action)
             actors, actions = marginals.split((len(self.actors), self.targets.shape[1]), dim=1)

@@ -90,13 +90,13 @@ def assert_well_formed(found: Detections, *, height: int = 64, width: int = 96) 
         torch.testing.assert_close(scores.sum(1), torch.ones(count))
 
 
-def of_head(network: joint.Joint, scores: dict[int, float]) -> None:
-    """Let the action head say for every RoI ``scores`` of classes, as logits, and 0 of the others."""
-    last = network.heads[0][-1]
+def of_head(network: joint.Joint, scores: dict[int, float], *, number: int = 0) -> None:
+    """Let action head ``number`` say for every RoI ``scores`` of classes, as logits, and 0 of the others."""
+    last = network.heads[number][-1]
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    for number, value in scores.items():
-        nn.init.constant_(last.bias[number], value)
+    for action, value in scores.items():
+        nn.init.constant_(last.bias[action], value)
 
 
 def of_actors(network: joint.Joint, actor: int) -> None:

@@ -24,6 +24,7 @@ from benchmarks import (
     region_to_pixel,
     sentences,
     stages_side_by_side,
+    threads,
 )
 from benchmarks import flow as flow_benchmark
 from benchmarks.ratio import Ratio
@@ -47,6 +48,7 @@ SMALLEST = {
     "sentences": lambda folder: sentences.measure(samples=2, height=16, width=24),
     "waiting": lambda folder: feeding.measure_waiting(folder, clips=2, height=48, steps=1),
     "one_more_clip": lambda folder: one_more_clip.measure(folder, clips=2, height=48),
+    "threads": lambda folder: threads.measure(folder, clips=2, height=48, steps=1),
     "stages_side_by_side": lambda folder: stages_side_by_side.measure(folder, stages=2, work_seconds=0.1),
 }
 

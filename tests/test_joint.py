@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmdet.models.task_modules import AnchorGenerator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models import IGNORE, detection, joint, maskrcnn, resnet
 from models.base import Window, configuration
@@ -295,9 +296,29 @@ def test_late_fusion_averages_the_probabilities_of_heads_that_see_one_stream_eac
     rois = torch.tensor([[0, 8.0, 10, 40, 42], [1, 0, 0, 96, 64]])
     with torch.no_grad():
         maps, _ = network._pyramids(given["frames"], given["flow"])
-        rgb, flow = network.roi_align_an(maps.action, rois).split(16, dim=1)
-        expected = (network.heads[0](rgb).softmax(1) + network.heads[1](flow).softmax(1)) / 2
-        torch.testing.assert_close(network._recognise(maps.action, rois).exp(), expected)
+        streams = network.roi_align_an(maps.action, rois).split(16, dim=1)
+        for head, x, found in zip(network.heads, streams, network._recognise(maps.action, rois).exp(), strict=True):
+            torch.testing.assert_close(found, head(x).softmax(1))
+    for number, action in enumerate((3, 5)):
+        of_head(network, {action: 20.0}, number=number)
+    found = detected(network, given)["action_scores"]
+    torch.testing.assert_close(found, (F.one_hot(torch.tensor([3, 5]), 10).sum(0) / 2).expand_as(found))
+
+
+def test_in_late_fusion_a_stream_learns_the_same_whatever_the_other_is_sure_of() -> None:
+    network, given = build(variant("late_fusion")), batch([[(17, (8, 10, 40, 42))]])
+
+    def learned(said: int) -> dict[str, Tensor]:
+        of_head(network, {said: 20.0})
+        network.zero_grad()
+        losses(network, given)["action"].backward()
+        return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+    right, wrong = learned(7), learned(2)
+    assert {"flow", "heads"} <= {name.partition(".")[0] for name in right}
+    assert right["heads.1.1.weight"].abs().max() > 0
+    assert "heads.0.5.bias" in differing(right, wrong)
+    assert not {name for name in differing(right, wrong) if name.startswith(("flow.", "temporal.flow", "heads.1."))}
 
 
 def test_rois_from_both_streams_heed_flow_and_the_other_heads_do_not() -> None:
