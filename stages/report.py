@@ -138,16 +138,16 @@ def _table(found: dict[str, Result], missing: list[str], oracle: Oracle | None) 
 
 def _comparisons(found: dict[str, Result], oracle: Oracle | None, bootstrap: resampling.Parameters) -> list[str]:
     """Flow against no flow, variants against the plain one, each run against the oracle: differences with an interval
-    over the same clips."""
-    known = {name: result.confusions for name, result in found.items() if result.confusions is not None}
+    over the same clips. Runs that were not told what an actor does (zero-shot) have a section of their own."""
+    taught = {name: result for name, result in found.items() if result.run.held_out is None}
+    known = {name: result.confusions for name, result in taught.items() if result.confusions is not None}
     if not known:
         return []
     lines = ["| comparison | measure | difference | 95 % over clips | p |", "|---|---|---:|---:|---:|"]
     for name, ours in known.items():
-        run_ = found[name].run
-        variant = f"-{run_.variant}-"
+        variant = f"-{found[name].run.variant}-"
         for counterpart in dict.fromkeys((name.replace("-rgb+flow-", "-rgb-"), name.replace(variant, f"-{FULL}-"))):
-            if counterpart != name and counterpart in known and run_.held_out is None:
+            if counterpart != name and counterpart in known:
                 title = f"{name} against {counterpart}"
                 lines += _compare(title, KINDS, ours, known[counterpart], bootstrap)
     if oracle is not None:

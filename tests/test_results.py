@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stages import report
 from stages.core import results, runs, sections
 from stages.core.labels import A2D
 from stages.core.results import Result
@@ -69,6 +70,12 @@ def test_the_report_shows_zero_shot_splits_and_says_over_how_many_pairs() -> Non
     lines = sections.zero_shot([adult], DRAWS)
     assert lines[-1].startswith("| deeplab, rgb, 0 | 75.0 |") and "| 1 of 43 | adult 75.0 |" in lines[-1]
     assert sections.zero_shot([FULL], DRAWS) == []
+
+
+def test_what_was_not_told_an_actor_s_actions_is_compared_in_zero_shot_s_own_section_alone() -> None:
+    adult = result("without_adult", confusions({(17, 17): 3, (17, 18): 1}))
+    lines = report._comparisons({one.run.name: one for one in (FULL, adult)}, results.oracle([FULL]), DRAWS)
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| deeplab-rgb-full-0 against the oracle"]
 
 
 def detected(variant: str, averages: dict[str, float], found: Path | None = None) -> Result:
