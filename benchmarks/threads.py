@@ -24,13 +24,12 @@ RUN = "joint-rgb+flow-full-{seed}"
 def measure(folder: Path, *, clips: int = 8, height: int = 128, steps: int = 100) -> Ratio:
     """Seconds of trainings of ``steps`` steps, as many as cores; ``clips`` generated clips of ``height`` pixels."""
     cores = os.cpu_count() or 1
-    first = RUN.format(seed=0)
-    workspace.make_release(folder / "release", train=clips - 1, test=1, height=height, processes=cores)
-    project = workspace.make(folder / "project", folder / "release", runs=[first])
     names = [RUN.format(seed=seed) for seed in range(cores)]
+    workspace.make_release(folder / "release", train=clips - 1, test=1, height=height, processes=cores)
+    project = workspace.make(folder / "project", folder / "release", runs=names[:1])
     entry = {"method": "joint", "reads": "data/optical_flow/dis-forward", "regions": "data/frames"}
-    project.set({f"runs.{name}": entry for name in names[1:]} | {"train.common": {"pretrained": False}})
-    project.set({"train.joint": {"steps": steps, "batch": 4}})
+    project.set({f"runs.{name}": entry for name in names[1:]})
+    project.set({"train.common.pretrained": False, "train.joint.steps": steps, "train.joint.batch": None})
     project.dvc("repro", "optical_flow")
     alone, many = (seconds(lambda threads=threads: _train(project, names, threads)) for threads in (1, cores))
     return Ratio(
@@ -44,13 +43,13 @@ def measure(folder: Path, *, clips: int = 8, height: int = 128, steps: int = 100
 
 def _train(project: Workspace, names: list[str], threads: int) -> None:
     """``names`` at the same time, as flows.reproduce starts them."""
-    project.set({"train.common": {"threads": threads}})
+    project.set({"train.common.threads": threads})
+
+    def train(name: str) -> None:
+        project.run("-m", "stages.train", f"--run={name}", variables={"OMP_WAIT_POLICY": "passive"})
+
     with ThreadPoolExecutor(len(names)) as pool:
-        list(pool.map(lambda name: _one(project, name), names))
-
-
-def _one(project: Workspace, name: str) -> None:
-    project.run("-m", "stages.train", f"--run={name}", variables={"OMP_WAIT_POLICY": "passive"})
+        list(pool.map(train, names))
 
 
 def main(
