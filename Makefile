@@ -31,7 +31,7 @@ data: setup ## put another data set in place: make data FROM=/path/to/folder [NA
 	@test -n "$(FROM)" || { echo 'say which: make data FROM=/path/to/release, or make data FROM=sample'; exit 2; }
 	@$(PY) -m stages.data put "--from=$(FROM)" $(if $(NAME),"--name=$(NAME)")
 
-claims: setup ## what a paper claims, put to the test over seeds (hours): make claims PAPER=dang2018, ji2018, rana2021, sentence
+claims: setup ## what a paper claims, put to the test over seeds (hours; adds runs to params.yaml): make claims PAPER=dang2018, gavrilyuk2018, ji2018 or rana2021
 	@test -n "$(PAPER)" || { echo 'say which: make claims PAPER=dang2018, gavrilyuk2018, ji2018 or rana2021'; exit 2; }
 	@$(PY) -m stages.data ensure
 	@$(PY) -m stages.claims add "--paper=$(PAPER)"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core import params
+from stages.core.workers import RUNNER_VARIABLE, cores
 
 RUNNERS = ("auto", "serial", "processes", "ray")
-RUNNER_VARIABLE = "ACTOR_ACTION_RUNNER"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,12 @@ class Options:
     @property
     def side_by_side(self) -> int:
         """Stages at a time: each uses several cores itself, but at the start and end of a stage most of them idle."""
-        return self.parallel or max(2, (os.cpu_count() or 1) // 2)
+        return self.parallel or max(2, cores() // 2)
+
+    @staticmethod
+    def processes(at_work: int) -> int:
+        """Processes for a stage that starts as one of ``at_work``: all cores for one alone, two per core in all."""
+        return min(cores(), max(2, 2 * cores() // at_work))
 
     def chosen_runner(self, root: Path) -> str:
         """The runner that stages are told. Raises ``ValueError`` for an unknown one in params.yaml."""

@@ -20,11 +20,13 @@ from prefect.states import Completed, Failed, State, StateType
 
 from flows.child import Children, StageFailed, reproduce_stage
 from flows.dag import Plan, Stage, plan
+from flows.gpus import Gpus
 from flows.options import Options
 from flows.ray_head import RayHead
 from flows.schedule import Schedule, StageRun
-from flows.summary import REPORT, failures, in_words
-from flows.workspace import AnotherRun, only_run
+from flows.summary import REPORT, failures, in_words, report_is_of
+from stages.core.workers import PROCESSES_VARIABLE, RUNNER_VARIABLE, visible_gpus
+from stages.core.workspace import AnotherRun, only_run
 
 NAME = "reproduce"
 
@@ -76,7 +78,7 @@ def run(wanted: Plan, options: Options, ray: RayHead | None, root: Path) -> list
 
 
 def _run_stages(wanted: Plan, options: Options, ray: RayHead | None, root: Path) -> list[StageRun]:
-    environment = {"ACTOR_ACTION_RUNNER": options.chosen_runner(root)}
+    environment = {RUNNER_VARIABLE: options.chosen_runner(root)}
     if ray is not None:
         environment |= ray.join()
     # Ctrl-C and TERM leave this block by their exceptions, and it ends all children. That has to happen in here, before
@@ -85,15 +87,17 @@ def _run_stages(wanted: Plan, options: Options, ray: RayHead | None, root: Path)
     with Children() as children:
         runs = _side_by_side(wanted.to_run, options, _stage_task(children, environment, options, root))
         _track(children, root)
-    if not any(run.stage == "report" and run.state in ("failed", "skipped") for run in runs):
+    if report_is_of(runs):
         _publish(root)
     return runs
 
 
 def _stage_task(
     children: Children, environment: dict[str, str], options: Options, root: Path
-) -> Callable[[str], PrefectFuture[State[None]]]:
-    # A closure: what it needs beside the stage's name is no parameter that Prefect should record.
+) -> Callable[[str, int], PrefectFuture[State[None]]]:
+    # A closure: Prefect records parameters, and only the stage's name and its number of processes are worth it.
+    gpus = Gpus(visible_gpus())
+
     @task(
         name="stage",
         task_run_name="{stage}",
@@ -102,20 +106,22 @@ def _stage_task(
         cache_policy=NO_CACHE,
         persist_result=False,
     )
-    def reproduce_one(stage: str) -> State[None]:
+    def reproduce_one(stage: str, processes: int) -> State[None]:
         logger = get_run_logger()
 
         def log(line: str) -> None:
             logger.info("%s", line)
 
-        ending = reproduce_stage(children, stage, log=log, root=root, environment=environment)
+        with gpus.one() as gpu:
+            own = environment | gpu | {PROCESSES_VARIABLE: str(processes)}
+            ending = reproduce_stage(children, stage, log=log, root=root, environment=own)
         return Completed(name=ending.capitalize())
 
     return reproduce_one.submit
 
 
 def _side_by_side(
-    stages: tuple[Stage, ...], options: Options, submit: Callable[[str], PrefectFuture[State[None]]]
+    stages: tuple[Stage, ...], options: Options, submit: Callable[[str, int], PrefectFuture[State[None]]]
 ) -> list[StageRun]:
     """At most ``options.side_by_side`` stages at a time, each as soon as what it needs is done."""
     logger = get_run_logger()
@@ -125,10 +131,12 @@ def _side_by_side(
     started: dict[str, float] = {}
     runs: list[StageRun] = []
     while True:
-        for name in schedule.ready()[: options.side_by_side - len(futures)]:
+        starting = schedule.ready()[: options.side_by_side - len(futures)]
+        processes = options.processes(len(futures) + len(starting)) if starting else 0
+        for name in starting:
             schedule.start(name)
             started[name] = time.monotonic()
-            futures[name] = submit(name)
+            futures[name] = submit(name, processes)
             futures[name].add_done_callback(partial(_note, finished, name))
         if not futures:
             return runs

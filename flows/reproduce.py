@@ -20,8 +20,8 @@ from flows.options import Options
 from flows.ray_head import RayHead
 from flows.schedule import StageRun
 from flows.summary import failures, print_results, print_stages
-from flows.workspace import AnotherRun, only_run
 from stages.core import cli
+from stages.core.workspace import AnotherRun, only_run
 
 EX_TEMPFAIL = 75
 """sysexits.h: try again later."""
@@ -42,7 +42,7 @@ def run(options: Options, root: Path, console: Console) -> int:
         console.print(f"{busy}; nothing was started", highlight=False)
         return EX_TEMPFAIL
     print_stages(console, runs)
-    print_results(console, root)
+    print_results(console, root, runs)
     console.print(f"{time.monotonic() - began:.0f} s in all", highlight=False)
     return 1 if failures(runs) else 0
 

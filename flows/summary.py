@@ -20,6 +20,11 @@ def failures(runs: Sequence[StageRun]) -> int:
     return sum(run.state == "failed" for run in runs)
 
 
+def report_is_of(runs: Sequence[StageRun]) -> bool:
+    """Whether the report's file says what these runs came to; one that failed or was skipped left an earlier one."""
+    return not any(run.stage == "report" and run.state in ("failed", "skipped") for run in runs)
+
+
 def in_words(runs: Sequence[StageRun]) -> str:
     """``3 ran, 1 failed (train@x), 2 skipped``."""
     counts = Counter(run.state for run in runs)
@@ -38,10 +43,12 @@ def print_stages(console: Console, runs: Sequence[StageRun]) -> None:
     console.print(table)
 
 
-def print_results(console: Console, root: Path) -> None:
+def print_results(console: Console, root: Path, runs: Sequence[StageRun] = ()) -> None:
     """The report's tables, and the paths of report and MLflow database; what isn't there isn't mentioned."""
     report = root / REPORT
-    if report.exists():
+    if report.exists() and not report_is_of(runs):
+        console.print(f"report: {REPORT} is of an earlier run", highlight=False)
+    elif report.exists():
         console.print(Markdown(_tables(report.read_text())))
         console.print(f"report: {REPORT}", highlight=False)
     if address := os.environ.get("MLFLOW_TRACKING_URI"):

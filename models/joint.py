@@ -243,6 +243,7 @@ class Joint(nn.Module):
         instances = zip(batch["labels"], batch["actions"], sampled, strict=True)
         targets = torch.cat([self._targets(labels, actions, rois) for labels, actions, rois in instances])
         scores = self._recognise(maps.action, bbox2roi([rois.priors for rois in sampled]))
+        # Of late fusion each stream has scores of its own, and their losses add up: none learns through the other's.
         wrong = sum(F.nll_loss(of_head, targets, ignore_index=IGNORE, reduction="sum") for of_head in scores)
         action = wrong / (targets != IGNORE).sum().clamp(1)
         losses = {name: found[part] for part, name in PARTS.items() if part in found}

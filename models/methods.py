@@ -29,7 +29,7 @@ ON_VIDEOS = ("video_classifier",)
 """Methods that say what a video shows, and not where, by ``scores(batch)``."""
 
 FIXED_VOCABULARY = "fixed_vocabulary"
-"""Variant of `sentence`, trained as the plain one: it is asked about the names of the classes that a method
+"""Variant of `sentence` that learns the names of classes in place of sentences: it is asked about those that a method
 on videos finds (``stages.core.vocabulary``), and so labels pixels."""
 
 MULTI_LABEL = ("ssa2d",)

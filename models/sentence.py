@@ -19,6 +19,9 @@ What the paper leaves open, decided here:
 - The streams share nothing, the text encoder neither: they are two networks, trained side by side by one sum of losses.
 - A mask at a lower resolution has the label at the centre of each cell, so it stays binary. What lies outside the frame
   is unlabelled and counts in no loss.
+- Training flips frames at random, with `left` and `right` in the sentence, and changes nothing else: a crop could cut
+  off who is meant, and sentences name colours.
+- The norm of the gradient is limited (``models.network.Training``).
 - "Frames are padded to have the same size": smaller ones below and on the right, with black and no motion, to `crop`;
   others to multiples of 16. A frame of A2D (at most 16:9) is 288 pixels high where 512 x 512 holds it; what is wider
   is made smaller, in training and in test.
@@ -115,7 +118,7 @@ VARIANTS: dict[str, Callable[[Config], Config]] = {
     "bilstm": lambda config: replace(config, text_encoder=text.BILSTM),
     "one_resolution": lambda config: replace(config, loss_weights={FULL: 1.0}),
     # Section 5.3
-    "fixed_vocabulary": lambda config: config,  # another test
+    "fixed_vocabulary": lambda config: config,  # learns names in place of sentences (stages.core.vocabulary)
 }
 """Name of a run's variant -> the configuration it makes of the plain one."""
 

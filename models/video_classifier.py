@@ -14,7 +14,8 @@ What the paper leaves open, decided here:
 - The fixed layers keep the statistics of their batch norms; the last block's go on.
 - As I3D has it: frames have a height of 256, pooling is over 2 x 7 x 7 positions (here over fewer where there are
   fewer) with stride 1, and logits are averaged over what is left, so clips of any size and length are taken.
-- The batch is 8; no size is given. No dropout: neither paper has one.
+- The batch is 8; no size is given. No dropout: neither paper has one. `paper` augments as said above; `small`, which
+  has few videos, draws a scale and colours too.
 
 Parameters: Carreira and Zisserman give 25 M for both streams and 400 classes; these have 24.6 M.
 
@@ -55,6 +56,7 @@ class Config:
     test_frames: int = 32  # of each of the clips whose scores are averaged
     height: int | None = 256
     crop: tuple[int, int] | None = (224, 224)
+    jitter: bool = False  # in training of the scale and the colours too
     flow_encoding: str = "clipped"
     training: Training = field(
         default=Training(
@@ -75,6 +77,7 @@ small = Config(
     test_frames=8,
     height=80,
     crop=(80, 112),
+    jitter=True,  # a few hundred videos are soon known by heart
     training=Training(
         steps=400,
         batch=8,

@@ -16,7 +16,7 @@ import pandas as pd
 import typer
 
 from stages.core import cli, dataset
-from stages.core.claims import Claim, Setting, of_paper
+from stages.core.claims import Claim, Setting, needed, of_paper
 from stages.core.params import PARAMS, edited, load
 from stages.core.published import SENTENCE, paper_of
 from stages.core.results import ANSWERS, answered_by_both, on_same_clips, read_confusions
@@ -31,18 +31,15 @@ FLOW = "data/optical_flow/dis-forward"
 
 def add(paper: str, path: Path = PARAMS) -> list[str]:
     """List in ``path`` what the claims of ``paper`` need; returns the runs that were not there. Keeps its comments."""
-    needed: dict[Setting, int] = {}
-    for claim in of_paper(paper):
-        for side in (claim.better, claim.worse):
-            needed[side] = max(claim.seeds, needed.get(side, 0))
+    sides = needed(paper)
     with edited(path) as content:
-        return _add(needed, content)
+        return _add(sides, content)
 
 
-def _add(needed: Mapping[Setting, int], content: Any) -> list[str]:
+def _add(sides: Mapping[Setting, int], content: Any) -> list[str]:
     runs, fronts, sources = content["runs"], content["features"]["fronts"], content["regions"]["sources"]
     added = []
-    for side, seeds in needed.items():
+    for side, seeds in sides.items():
         baseline = runs.get(Setting("deeplab", "rgb+flow" if "flow" in side.inputs else "rgb").name(SEEDS[0]))
         reads = baseline["reads"] if baseline else FLOW if "flow" in side.inputs else "data/frames"
         source = "fcis-other" if side.variant == "other_masks" else "fcis-own"

@@ -26,6 +26,7 @@ from filelock import FileLock
 
 from stages.core.datasets import layouts
 from stages.core.params import PARAMS, edited, load
+from stages.core.workspace import AnotherRun, only_run
 
 RAW = Path("data/raw")
 PIN = Path("data.dvc")
@@ -71,7 +72,8 @@ def put(
 ) -> None:
     """Make a folder, or the sample, the data set, tracked by DVC.
 
-    Raises ``ValueError`` for a wrong layout, a bad name or when DVC can't track it; then everything is as before.
+    Raises ``ValueError`` for a wrong layout, a bad name or when DVC can't track it, ``AnotherRun`` while one is at
+    work; then everything is as before.
     """
     name = name or ("sample" if source == "sample" else Path(source).resolve().name)
     if not re.fullmatch(r"[\w][\w.+-]*", name):
@@ -81,15 +83,21 @@ def put(
         layout, _ = layouts.open_release(Path(source), parameters)
         if Path(source).resolve().is_relative_to(RAW.resolve()):
             raise ValueError(f"{source} is the data set that is in place: name a folder outside {RAW}")
-    with locked():
+    with only_run(), locked():
         incoming = WORK / "incoming"
         if source == "sample":
             unpack_sample(incoming)
         else:
             copy_release(Path(source), incoming, roots=layouts.roots(layout, Path(source)))
-        layouts.open_release(incoming, parameters)
+        _, reader = layouts.open_release(incoming, parameters)
+        can_train = any(row.split == "train" and row.annotated for row in reader.clips()[0])
         replace_release(incoming, name)
     print(f"data: {name} is in {RAW}, tracked by {PIN}: `make reproduce` runs on it")
+    if not can_train:
+        print(
+            "data: but no train frame of it is annotated: its index, frames and optical flow are computed, nothing can "
+            "be trained on it; to label clips use `python -m stages.predict`"
+        )
 
 
 def replace_release(incoming: Path, name: str) -> None:
@@ -181,11 +189,8 @@ def _is_inside(member: tarfile.TarInfo) -> bool:
 
 def copy_release(source: Path, target: Path, *, roots: Sequence[str]) -> None:
     """Copy ``roots`` of a data set into the new folder ``target``: contents only, ``source`` may be read-only."""
-    files = [source / root for root in roots if (source / root).is_file()]
-    for root in roots:
-        # Links are followed: large clips often lie on another disk.
-        for folder, _, names in os.walk(source / root, followlinks=True):
-            files += [Path(folder, name) for name in names]
+    broken = [path.name for path in source.iterdir() if not path.exists()]  # links, which are in no list of roots
+    files = [path for root in [*roots, *broken] for path in _files(source / root, above=[source.resolve()])]
     needed = sum(path.stat().st_size for path in files)
     target.mkdir(parents=True)
     if needed * 2 > (free := shutil.disk_usage(target).free):  # once here, once in DVC's cache
@@ -196,6 +201,20 @@ def copy_release(source: Path, target: Path, *, roots: Sequence[str]) -> None:
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
+
+
+def _files(path: Path, *, above: Sequence[Path]) -> Iterator[Path]:
+    """Files at or below ``path``, which is in the folders ``above``. Follows links: clips may lie on another disk."""
+    if not path.exists():
+        raise ValueError(f"{path} is a link that leads nowhere: mend or remove it")
+    if not path.is_dir():
+        yield path
+        return
+    folder = path.resolve()
+    if any(outer.is_relative_to(folder) for outer in above):
+        raise ValueError(f"{path} is a link to a folder that it lies in: remove it")
+    for inner in path.iterdir():
+        yield from _files(inner, above=[*above, folder])
 
 
 def dvc(*arguments: str | Path, check: bool = True) -> int:
@@ -227,5 +246,5 @@ def locked() -> Iterator[None]:
 if __name__ == "__main__":
     try:
         app()
-    except ValueError as error:
+    except (ValueError, AnotherRun) as error:
         sys.exit(f"error: {error}")

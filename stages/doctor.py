@@ -83,8 +83,8 @@ def opencv(root: Path) -> Result:
 
 
 def mmcv(root: Path) -> Result:
-    script = root / ".ci" / "operators.py"
-    return _run([sys.executable, str(script)], good="nms and roi_align run", mend=REINSTALL)
+    mend = f"{REINSTALL} (for a GPU: nvcc in PATH, FORCE_CUDA=1)"
+    return _run([sys.executable, str(root / ".ci" / "operators.py")], good="nms and roi_align run", mend=mend)
 
 
 def parameters(root: Path) -> Result:

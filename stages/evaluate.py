@@ -27,6 +27,7 @@ from stages.core import (
     prediction,
     runs,
     tables,
+    trained,
     video_scores,
 )
 from stages.core.params import load
@@ -43,10 +44,11 @@ def run(
     data: Path = Path("data"),
     output: Path = Path("data/evaluate"),
 ) -> dict[str, Any]:
-    """Predict and score ``run_``. Raises ``ValueError`` when no test frame can be scored."""
+    """Predict and score ``run_``. Raises ``ValueError`` when it is not trained or no test frame can be scored."""
     samples = dataset.load(data / "index", data / "frames", split="test", **run_.folders)
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated test frame can be used; see data/index/quarantine.parquet")
+    trained.digest(data / "train" / run_.name, stage="train")  # raises where nothing is trained
     folder = output / run_.name
     classes: list[Any] = []
     cells: list[dict[str, Any]] = []

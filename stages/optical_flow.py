@@ -75,7 +75,17 @@ def run(
 
 def main(recipe: Annotated[str, typer.Option(help="<backend>-<direction>, one of optical_flow.recipes")]) -> None:
     """Estimate the optical flow of data/frames."""
-    run(load("optical_flow", Parameters), recipe=recipe)
+    parameters = load("optical_flow", Parameters)
+    if recipe not in parameters.recipes:
+        raise ValueError(f"optical_flow.recipes has no `{recipe}`; there are {', '.join(parameters.recipes)}")
+    backend, _ = backends.parse_recipe(recipe)
+    reads = Path("data/train_flow") / backend if backend in networks.NAMES else Path("data/frames")
+    if parameters.recipes[recipe].reads != reads:
+        raise ValueError(
+            f"optical_flow.recipes.{recipe} reads `{parameters.recipes[recipe].reads}`; make it {reads}: "
+            "DVC runs the recipe again where that has changed"
+        )
+    run(parameters, recipe=recipe)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """``python -m stages.predict --clip=PATH --method=M``: a trained run labels anybody's own clip.
 
 No stage of dvc.yaml. Reads a video file or a folder of pictures, params.yaml and what trainings left in data/. Writes
-data/predict/<clip>-<run>: overlay.mp4; masks/<clip>/<frame:05d>.png, frames from 1, as `stages.score segmentation`
-reads them; labels.csv (frame, label, pixels). Masks hold the ids that the run learned: pairs; actors, where one can do
-several things at once (VidOR); or 1 for the actor that --sentence means.
+data/predict/<clip>-<run>-<digest of the clip's path and the sentence>: overlay.mp4; masks/<clip>/<frame:05d>.png,
+frames from 1, as `stages.score segmentation` reads them; labels.csv (frame, label, pixels). Masks hold the ids that the
+run learned: pairs; actors, where one can do several things at once (VidOR); or 1 for the actor that --sentence means.
 """
 
 import os
@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import typer
 
-from models.methods import METHODS, ON_SENTENCES, ON_VIDEOS
+from models.methods import FIXED_VOCABULARY, METHODS, ON_SENTENCES, ON_VIDEOS
 from stages import frames, optical_flow, regions
-from stages.core import answers, cli, overlays, pieces, png, prediction, runs, trained, video
+from stages.core import answers, cli, items, overlays, pieces, png, prediction, runs, trained, video
 from stages.core.datasets import files
 from stages.core.items import BadItem
 from stages.core.params import load, nearest
@@ -36,16 +36,24 @@ PICTURES_PER_SECOND = Fraction(24)
 
 def choose(*, method: str, name: str, data: Path = Path("data")) -> runs.Run:
     """The run called ``name``, or the plain one of ``method``: a trained one before others, with flow before without,
-    the lowest seed. Raises ``ValueError`` for a name that does not exist, and for both or neither.
+    the lowest seed. Raises ``ValueError`` for a name that does not exist, for both or neither, and for what can't
+    label a clip by itself.
     """
     if bool(method) == bool(name):
         raise ValueError("name a method (--method=ssa2d) or a run of params.yaml (--run=ssa2d-rgb-full-0)")
     if name:
-        return runs.named(name)
+        named = runs.named(name)
+        _check_says_where(named.method, option=f"--run={name}")
+        if named.variant == FIXED_VOCABULARY:
+            plain_name = f"{named.method}-{named.inputs}-{runs.FULL}-{named.seed}"
+            raise ValueError(
+                f"--run={name}: it knows names of pairs, and a run on videos chooses which it is asked; name the plain "
+                f"run, --run={plain_name}, and a --sentence"
+            )
+        return named
     if method not in METHODS:
         raise ValueError(f"--method: no method `{method}`{nearest(method, list(METHODS))}")
-    if method in ON_VIDEOS:
-        raise ValueError(f"--method={method}: it says what a video shows, not where; name another")
+    _check_says_where(method, option=f"--method={method}")
     listed = runs.all_runs().values()
     plain = [run for run in listed if (run.method, run.variant) == (method, runs.FULL) and run.inputs in PREFERRED]
     if not plain:
@@ -55,6 +63,11 @@ def choose(*, method: str, name: str, data: Path = Path("data")) -> runs.Run:
         return not (data / "train" / run.name / "model.pt").exists(), PREFERRED.index(run.inputs), run.seed
 
     return min(plain, key=order)
+
+
+def _check_says_where(method: str, *, option: str) -> None:
+    if method in ON_VIDEOS:
+        raise ValueError(f"{option}: it says what a video shows, not where; name another")
 
 
 def run(
@@ -72,7 +85,7 @@ def run(
     trained, and for a sentence that is missing or that the method does not take.
     """
     name = Path(os.path.abspath(clip)).name if clip.is_dir() else clip.stem
-    output = output or data / "predict" / f"{name}-{run_.name}"
+    output = output or data / "predict" / f"{name}-{run_.name}-{_digest(clip, sentence)}"
     if output.exists() and not (output.is_dir() and {path.name for path in output.iterdir()} in (set(), WRITTEN)):
         raise ValueError(f"--output={output} holds something else; name a new folder")
     network = _trained(run_, data)
@@ -106,6 +119,11 @@ def run(
     what = "actors, who may do several things each," if predictor.labels.multi_label and asked is None else "labels"
     print(f"{run_.name}: {what} in {len(labelled)} of {len(packed)} frames of {clip}: {output}")
     return output
+
+
+def _digest(clip: Path, sentence: str) -> str:
+    """Tells clips of one name, and sentences about one clip, apart."""
+    return items.digest([os.path.abspath(clip), sentence])[:6]
 
 
 def _trained(run_: runs.Run, data: Path) -> pieces.Trained:
@@ -181,10 +199,7 @@ def _pack(clip: Path, target: Path) -> Fraction:
 
 def _frame_rate(clip: Path) -> Fraction:
     with av.open(str(clip)) as container:
-        stream = container.streams.video[0]
-        if next(container.decode(stream)).rotation:
-            raise BadItem("stored turned on its side; turn it first: ffmpeg -i CLIP TURNED.mp4")
-        return stream.average_rate or PICTURES_PER_SECOND
+        return container.streams.video[0].average_rate or PICTURES_PER_SECOND
 
 
 def _write(
@@ -215,7 +230,7 @@ def main(
     run_name: Annotated[str, typer.Option("--run", help="a run of params.yaml, for example ssa2d-rgb-full-0")] = "",
     sentence: Annotated[str, typer.Option(help="which actor; for methods that answer a sentence")] = "",
     every: Annotated[int, typer.Option(help="label every so many frames", min=1)] = 1,
-    output: Annotated[Path | None, typer.Option(help="the folder; data/predict/<clip>-<run> by default")] = None,
+    output: Annotated[Path | None, typer.Option(help="by default data/predict/<clip>-<run>-<digest>")] = None,
 ) -> None:
     """Label somebody's own clip: an overlay video, label maps and a table."""
     chosen = choose(method=method, name=run_name)

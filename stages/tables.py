@@ -1,11 +1,12 @@
 """``python -m stages.tables --paper=rana2021``: a paper's tables and figures, computed here, the published ones beside.
 
 Reads data/report/ledger.csv and results.csv, which stage `report` writes, and for times and parameters what `python -m
-stages.profile` wrote. A cell is `here (published)`; `not run` where no run of params.yaml has it. Tables go to the
-terminal as Markdown. Figures 1 and 3 of Rana and Rawat are drawn into data/figures: they show times, and data/report is
-an output that DVC hashes and removes.
+stages.profile` wrote. A cell is `here (published)`; `not run` where no run of params.yaml has it, and a line says
+where `make claims` would add one. Tables go to the terminal as Markdown. Figures 1 and 3 of Rana and Rawat are drawn
+into data/figures: they show times, and data/report is an output that DVC hashes and removes.
 """
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,11 @@ import pandas as pd
 import typer
 
 from stages.core import cli, figures, items
+from stages.core.claims import Setting, needed
 from stages.core.figures import FLOW, MILLISECONDS, MODEL, PARAMETERS, RGB
 from stages.core.params import nearest, read
 from stages.core.published import paper_of
-from stages.core.runs import FULL
+from stages.core.runs import FULL, Run, all_runs
 
 LOST = ("dang2018", "4")
 """The paper's text has no names in this table, a comparison with earlier work: its rows stand in two later papers."""
@@ -27,10 +29,11 @@ DRAWN = "rana2021"
 """The paper whose figures are drawn."""
 
 
-def tables(ledger: pd.DataFrame, paper: str, *, table: str | None = None) -> list[str]:
+def tables(ledger: pd.DataFrame, paper: str, *, table: str | None = None, runs: Iterable[Run] = ()) -> list[str]:
     """Markdown of every table of ``paper`` (or of the paper of that method), or of ``table``.
 
-    Raises ``ValueError`` that names what there is.
+    Below a table stands how to add what it lacks beside ``runs``, those of params.yaml. Raises ``ValueError`` that
+    names what there is.
     """
     papers, asked, paper = sorted(set(ledger["paper"])), paper, paper_of(paper)
     if paper not in papers:
@@ -43,9 +46,12 @@ def tables(ledger: pd.DataFrame, paper: str, *, table: str | None = None) -> lis
         ]
     if table is not None and table not in of_paper:
         raise ValueError(f"--table={table}: {paper} has {', '.join(sorted(of_paper))}")
+    addable = set(needed(paper)) - {Setting(run.method, run.inputs, run.variant) for run in runs}
     lines = []
     for name in sorted(of_paper) if table is None else [table]:
-        lines += [f"## {paper}, table {name}: here (published)", "", *_markdown(of_paper[name]), ""]
+        rows = of_paper[name]
+        lines += [f"## {paper}, table {name}: here (published)", "", *_markdown(rows)]
+        lines += [*_how_to_run(rows, addable, paper), ""]
     return lines
 
 
@@ -95,6 +101,14 @@ def _markdown(rows: pd.DataFrame) -> list[str]:
     return [*lines, *(f"Remark: {remark}." for remark in remarks)]
 
 
+def _how_to_run(rows: pd.DataFrame, addable: Collection[Setting], paper: str) -> list[str]:
+    """A line where some of the ``rows`` that were not run are ``addable``, as earlier work is not."""
+    not_run = {Setting(*row) for row in rows.loc[rows["here"].isna(), ROW].itertuples(index=False)}
+    count = len(not_run.intersection(addable))
+    line = f"`make claims PAPER={paper}` adds the runs that it needs to params.yaml (rows of this table: {count})."
+    return [line] if count else []
+
+
 def _cell(found: pd.DataFrame, metric: str) -> str:
     if metric not in found.index:
         return ""
@@ -116,7 +130,7 @@ def main(
     config = read()["train"]["common"]["config"]
     measured = figures.profiles(items.CACHE / "profiles", config=config)
     ledger = with_profiles(ledger, measured)
-    print("\n".join(tables(ledger, paper, table=table)))
+    print("\n".join(tables(ledger, paper, table=table, runs=all_runs().values())))
     if table is None and paper_of(paper) == DRAWN:
         results = pd.read_csv(report / "results.csv")
         print("\n".join(drawings(ledger, results, measured, config=config, output=output)))

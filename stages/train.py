@@ -15,7 +15,7 @@ import typer
 from pydantic import Field
 
 from models.base import configuration
-from models.methods import MULTI_LABEL, ON_INSTANCES, ON_SENTENCES, ON_VIDEOS
+from models.methods import FIXED_VOCABULARY, MULTI_LABEL, ON_INSTANCES, ON_SENTENCES, ON_VIDEOS
 from models.methods import method as method_module
 from models.network import channels_last, choose_device, parameter_count
 from stages.core import (
@@ -29,6 +29,7 @@ from stages.core import (
     tracking,
     training,
     video_batches,
+    vocabulary,
     weights,
     words,
 )
@@ -85,8 +86,7 @@ def run(
 ) -> None:
     """Train ``run_``.
 
-    Raises ``ValueError`` where there is nothing to learn from, the method can't learn these labels, or weights do not
-    fit.
+    Raises ``ValueError`` for nothing to learn from, labels that the method can't learn, and weights that do not fit.
     """
     torch.set_num_threads(common.threads)
     torch.manual_seed(run_.seed)
@@ -94,16 +94,19 @@ def run(
     samples = dataset.load(data / "index", data / "frames", split="train", **run_.folders)
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated train frame can be used; see data/index/quarantine.parquet")
+    if run_.variant == FIXED_VOCABULARY:
+        vocabulary.check(samples.label_space, run=run_.name)
+        samples = vocabulary.named(samples)
     _check_data_set(run_, samples)
     if run_.held_out is not None:
         samples = dataset.hold_out(samples, run_.held_out)
     vectors = _vectors(run_, samples, common)
     network = method_module(run_.method).build(config, samples.label_space)
-    starts_from = _starting_weights(network, common, method, data)
-    key = _training_key(run_, config, samples, starts_from, common, vectors)
+    started_from = weights.load(network, _starting_weights(network, common, method, data))
+    key = _training_key(run_, config, samples, started_from, common, vectors)
     tracked = items.digest([run_.name, key])  # runs that share a training are two in MLflow
-    weights.load(network, starts_from)
     channels_last(network).to(choose_device())
+    told = common.model_dump(mode="json", exclude={"loaders", "checkpoint_seconds"})  # these two change no result
     content = {
         "run": run_.name,
         "key": tracked,
@@ -112,8 +115,9 @@ def run(
         "variant": run_.variant,
         "seed": run_.seed,
         "label_space": samples.label_space.key,
-        "parameters": {"common": common.model_dump(mode="json"), "config": asdict(config)},
+        "parameters": {"common": told, "config": asdict(config)},
         "parameter_count": parameter_count(network),
+        "started_from": started_from,
         "dataset": {"name": dataset_name, "hash": items.file_digest(data / "index" / "frames.parquet")},
         "steps": config.training.steps,
         "train_frames": len(samples.frames),
@@ -204,7 +208,7 @@ def _training_key(
     run_: runs.Run,
     config: Any,
     samples: dataset.Dataset,
-    starts_from: dict[str, Path],
+    started_from: dict[str, str],
     common: Common,
     vectors: words.Vectors | None,
 ) -> str:
@@ -222,7 +226,7 @@ def _training_key(
             "sentences": [] if vectors is None else [vectors.digest, *map(asdict, samples.sentences)],
             "inputs": {name: [manifest[name] for manifest in manifests] for name in samples.videos},
             "true_regions": items.file_digest(samples.index / "instances.parquet") if source is not loader else "",
-            "weights": {slot: items.file_digest(path) for slot, path in starts_from.items()},
+            "weights": started_from,
             "code": import_closure("stages.core.training") | import_closure(source.__name__) | import_closure(module),
             "torch": torch.__version__,
         }

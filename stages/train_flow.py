@@ -16,7 +16,7 @@ import typer
 
 from models import flownet
 from models.network import channels_last, choose_device, parameter_count
-from stages.core import cli, items, training
+from stages.core import cli, items, training, weights
 from stages.core.closure import import_closure
 from stages.core.flow import files, training_pairs
 from stages.core.params import Section, load, nearest
@@ -47,7 +47,7 @@ class Parameters(Section):
 def run(parameters: Parameters, *, network: str, output: Path = Path("data/train_flow")) -> None:
     """Train ``network`` (flownets or flownetc) or load its public weights.
 
-    Raises ``ValueError`` for a network that params.yaml doesn't list and a checkpoint that doesn't fit.
+    Raises ``ValueError`` for a network that params.yaml doesn't list and a checkpoint that is broken or doesn't fit.
     """
     if network not in parameters.networks:
         raise ValueError(f"train_flow.networks has no `{network}`{nearest(network, list(parameters.networks))}")
@@ -60,8 +60,7 @@ def run(parameters: Parameters, *, network: str, output: Path = Path("data/train
     folder = output / network
     curve: list[dict[str, float]] = []
     if own.weights is not None:
-        checkpoint = torch.load(own.weights, weights_only=True, map_location="cpu")
-        flownet.load_public(model, checkpoint, where=str(own.weights))
+        flownet.load_public(model, weights.read(own.weights), where=str(own.weights))
     else:
         curve = _train(model, config, parameters, network)
     generated = "generated pairs and FlyingChairs" if parameters.chairs else "generated pairs"

@@ -69,7 +69,7 @@ def run(
     is_coco = learns_from == "other" and own.weights is not None
     learned = labels if learns_from == "own" else COCO if is_coco else KINDS
     network = module.build(config, labels, learned=learned)
-    pretrained = _load_weights(network, own, data / "pretrain" if parameters.pretrained else None)
+    started_from = _load_weights(network, own, data / "pretrain" if parameters.pretrained else None)
     curve: list[dict[str, float]] = []
     trained_on = "COCO"
     if not is_coco:
@@ -79,7 +79,7 @@ def run(
                 "segmenter": [name, asdict(config)],
                 "source": ingredients,
                 "parameters": parameters.model_dump(include={"config", "seed", "threads"}),
-                "weights": {slot: items.file_digest(path) for slot, path in pretrained.items()},
+                "weights": started_from,
                 "code": import_closure("stages.core.regions.samples")
                 | import_closure("stages.core.training")
                 | import_closure(module.__name__),
@@ -98,22 +98,21 @@ def run(
         "learned": learned,
         "parameter_count": parameter_count(network),
         "trained_on": trained_on,
-        "started_from": sorted(pretrained),
+        "started_from": sorted(started_from),
     }
     (folder / "run.json").write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
     last = f", loss {curve[-1]['loss']:.3f}" if curve else ""
     print(f"train_regions: {name}: {content['parameter_count']:,} parameters, {trained_on}{last}")
 
 
-def _load_weights(network: Any, own: Segmenter, pretrained: Path | None) -> dict[str, Path]:
-    """Load what ``network`` starts from; name of the weights -> their file."""
+def _load_weights(network: Any, own: Segmenter, pretrained: Path | None) -> dict[str, str]:
+    """Load what ``network`` starts from; name of the weights -> digest of their file."""
     files: dict[str, Path] = {}
     if own.weights is not None:
         files = {weights.COCO: own.weights}
     elif pretrained is not None:
         files = {slot: pretrained / f"{slot}.pt" for slot in network.encoder_slots()}
-    weights.load(network, files)
-    return files
+    return weights.load(network, files)
 
 
 def _source(learns_from: str, parameters: Parameters, data: Path) -> tuple[samples.Source, str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from models.methods import ON_SENTENCES
-from stages.core import answers, cli, dataset, runs
+from stages.core import answers, cli, dataset, runs, trained
 from stages.core.params import Section, load
 from stages.core.scores import resampling, segmentation
 
@@ -38,7 +38,8 @@ def run(
 ) -> dict[str, dict[str, Any]]:
     """Ask plain runs the sentences of data/transfer_data; gives run -> scores.
 
-    Raises ``ValueError`` for a method that takes no sentences, and for flow of a recipe that the new data has not.
+    Raises ``ValueError`` for a method that takes no sentences, for a run that is not trained, and for flow of a recipe
+    that the new data has not.
     """
     if wrong := sorted(set(parameters.methods) - set(ON_SENTENCES)):
         raise ValueError(
@@ -60,6 +61,7 @@ def _test(run_: runs.Run, scoring: segmentation.Parameters, data: Path, folder: 
     flow = None if run_.flow is None else new / "optical_flow" / run_.flow.name
     if flow is not None and not flow.exists():
         raise ValueError(f"{run_.name} has learned from flow of {flow.name}: add that to transfer_data.recipes")
+    trained.digest(data / "train" / run_.name, stage="train")  # raises where nothing is trained
     samples = dataset.load(new / "index", new / "frames", split="test", flow=flow)
     result = answers.evaluate(run_, samples, scoring, data=data, folder=folder, stage=f"transfer-{run_.name}")
     (folder / "metrics.json").write_text(json.dumps(resampling.rounded(result), indent=2) + "\n")

@@ -92,6 +92,56 @@ def test_where_all_actors_are_of_one_kind_there_is_always_somebody(tmp_path: Pat
     assert other[1].startswith("person ") and other[1] != f"person {JHMDB.actions[5]}".replace("_", " ")
 
 
+def beside(folder: Path, *columns: tuple[int, int, int, int]) -> dict[str, tuple[int, int] | None]:
+    """Sentence -> columns seen where its actor is gone, of instances (frame, actor, x1, x2) in frames 10 wide."""
+    mask = coco.encode(np.ones((4, 10), np.uint8, order="F"))["counts"]
+    box = {"video": "clip", "y1": 0, "y2": 4, "height": 4, "width": 10, "mask": mask, "actions": [RUN_]}
+    numbers = {actor: number for number, actor in enumerate(dict.fromkeys(actor for _, actor, *_ in columns))}
+    instances = [
+        {**box, "frame": frame, "instance": 10 * numbers[actor] + x1 // 5, "actor": actor, "x1": x1, "x2": x2}
+        for frame, actor, x1, x2 in columns
+    ]
+    who = {**dict(enumerate(A2D.actors)), absent.UNTOLD: "somebody"}.get
+    said = sorted({(row["instance"], f"{who(row['actor'])} {row['instance'] % 10}") for row in instances})
+    spoken = [{"video": "clip", "instance": instance, "sentence": sentence} for instance, sentence in said]
+    tables.write_parquet(folder / "instances.parquet", tables.rows_to_table(instances, tables.INSTANCES))
+    tables.write_parquet(folder / "sentences.parquet", tables.rows_to_table(spoken, tables.SENTENCES))
+    frames = tuple(AnnotatedFrame("clip", frame, b"") for frame in sorted({row["frame"] for row in instances}))
+    (found,) = absent.questions(Dataset("test", frames, 2, folder, index=folder)).values()
+    assert all(one.frame == frames[len(frames) // 2].frame for one in found if one.kind in {"gone", "stopped"})
+    return {one.sentence: one.columns for one in found if one.kind == "gone"}
+
+
+def test_of_who_is_gone_the_wider_side_is_seen_that_no_annotated_frame_shows_him_or_his_like_on(tmp_path: Path) -> None:
+    assert beside(tmp_path, (0, DOG, 0, 2)) == {"dog 0": (2, 10)}
+    assert beside(tmp_path, (0, DOG, 0, 2), (8, DOG, 3, 5)) == {"dog 0": (5, 10)}, "he moves"
+    assert beside(tmp_path, (0, DOG, 0, 2), (0, CAT, 6, 9)) == {"dog 0": (2, 10), "cat 1": (0, 6)}
+    assert beside(tmp_path, (0, DOG, 0, 2), (0, DOG, 6, 9)) == {}, "the other dog could be meant"
+    assert beside(tmp_path, (0, DOG, 0, 2), (0, absent.UNTOLD, 6, 9)) == {}, "nobody told who that is"
+    assert beside(tmp_path, (0, DOG, 3, 7)) == {}, "less than a third of the frame is left on either side"
+    assert beside(tmp_path, (0, DOG, 4, 7)) == {"dog 0": (0, 4)}
+
+
+def test_whose_action_is_none_or_untold_can_t_stop(tmp_path: Path) -> None:
+    none = A2D.actions.index("none")
+    found = asked(tmp_path, [(3, 0, CAT, RUN_), (3, 1, DOG, none), (3, 2, DOG, None)], [(0, "a"), (1, "b"), (2, "c")])
+    assert of_kind(found, "stopped") == [(3, "a")]
+
+
+def test_a_view_of_who_is_gone_or_has_stopped_is_cut_and_held() -> None:
+    frames = np.arange(3 * 4 * 6 * 3, dtype=np.uint8).reshape(3, 4, 6, 3)
+    flow = np.ones((3, 4, 6, 2), np.float32)
+    window = windows.Sample(frames, np.zeros((3, 4, 6), np.uint8), flow)
+    gone, stopped = Question("", 0, "gone", "", (1, 4)), Question("", 0, "stopped", "")
+    cut, held = (absent.seen(window, one, position=1) for one in (gone, stopped))
+    assert np.array_equal(cut.frames, frames[:, :, 1:4]) and cut.flow is not None and cut.flow.shape == (3, 4, 3, 2)
+    assert all(np.array_equal(frame, frames[1]) for frame in held.frames)
+    assert held.flow is not None and held.flow.shape == flow.shape and not held.flow.any()
+    assert absent.seen(window, Question("", 0, "asked", ""), position=1) is window
+    of_views = absent.by_view([gone, Question("b", 0, "asked", ""), stopped, Question("a", 0, "nobody", "")])
+    assert sorted([one.kind for one in group] for group in of_views) == [["asked", "nobody"], ["gone"], ["stopped"]]
+
+
 # Answers
 
 LEFT, RIGHT = make.Square("-left", split="test", speed=(0, 1)), make.Square("right", label=66, split="test")
@@ -194,8 +244,10 @@ def test_scores_are_those_of_the_files_and_words_without_a_vector_are_counted(
 
 def test_a_frame_is_encoded_once_for_all_that_is_asked_about_it(evaluated: Callable[..., Evaluated]) -> None:
     _, _, network = evaluated()
-    # Of each of four frames: sentences, somebody who is not there, and another action.
-    assert sorted(network.batches) == [(1, 3), (1, 3), (1, 4), (1, 4)]
+    # Of each of four frames: sentences, somebody who is not there, and another action. Of two frames the sentences once
+    # more where the actor is cut off, and where the clip stands still.
+    as_it_is, changed = [(1, 3), (1, 3), (1, 4), (1, 4)], [(1, 1), (1, 1), (1, 2), (1, 2)]
+    assert sorted(network.batches) == [*changed, *as_it_is]
 
 
 @pytest.mark.parametrize(("size", "shape"), [((24, 40), (24, 32)), ((48, 24), (18, 24))])
@@ -221,7 +273,8 @@ def test_no_more_sentences_than_memory_holds_are_answered_together(
 ) -> None:
     monkeypatch.setattr(answers, "AT_ONCE", 3)
     found, _, network = evaluated()
-    assert sorted(network.batches) == [(1, 1), (1, 1), (1, 3), (1, 3), (1, 3), (1, 3)]
+    changed = [(1, 1), (1, 1), (1, 2), (1, 2)]
+    assert sorted(network.batches) == sorted([*changed, (1, 1), (1, 1), (1, 3), (1, 3), (1, 3), (1, 3)])
     assert found["coverage"]["scored"] == 6
 
 
@@ -235,7 +288,9 @@ def test_sentences_about_a_clip_that_can_t_be_used_are_promised_and_not_scored(
 def test_masks_where_nobody_is_meant_are_told_from_those_of_sentences(evaluated: Callable[..., Evaluated]) -> None:
     found, _, _ = evaluated()
     kinds = found["emptiness"]
-    assert {kind: one["samples"] for kind, one in kinds.items()} == {"asked": 6, "nobody": 4, "other_action": 4}
+    assert {kind: one["samples"] for kind, one in kinds.items()} == {
+        "asked": 6, "nobody": 4, "other_action": 4, "gone": 3, "stopped": 3
+    }  # fmt: skip
     assert kinds["asked"]["share"] == pytest.approx(100 * 4 / 6 / 2)
     assert kinds["asked"]["empty"] == pytest.approx(100 * 2 / 6)
     assert kinds["nobody"]["share"] == 0 and kinds["nobody"]["empty"] == 100

@@ -12,6 +12,7 @@ import yaml
 from benchmarks.workspace import Workspace
 from stages import data
 from stages.core.datasets import a2d, layouts
+from stages.core.workspace import only_run
 
 
 def make_release(folder: Path, clip: str = "--first_clip") -> Path:
@@ -156,6 +157,58 @@ def test_a_read_only_source_is_copied_and_left_alone(tmp_path: Path) -> None:
     assert not copied.is_symlink()
     assert os.stat(copied / "--first_clip.mp4").st_mode & 0o200
     assert data.directory_md5(tmp_path / "copy") == data.directory_md5(make_release(tmp_path / "again"))
+
+
+def test_links_that_have_no_end_are_errors_that_name_them(tmp_path: Path) -> None:
+    for link, target, reason in (
+        ("source/clips/up", "source", "a folder that it lies in"),
+        ("source/clips/far", ".", "a folder that it lies in"),
+        ("disk/back", "source/clips", "a folder that it lies in"),
+        ("source/clips/gone.mp4", "nowhere.mp4", "leads nowhere"),
+        ("source/top.mp4", "nowhere.mp4", "leads nowhere"),
+        ("source/clips/self", "source/clips/self", "leads nowhere"),
+    ):
+        folder = tmp_path / Path(link).stem
+        (folder / "source/clips").mkdir(parents=True)
+        (folder / "disk").mkdir()
+        (folder / "source/clips/disk").symlink_to(folder / "disk")
+        (folder / link).symlink_to(folder / target)
+        with pytest.raises(ValueError, match=rf"/{Path(link).name} is a link .*{reason}"):
+            data.copy_release(folder / "source", folder / "copy", roots=["clips"])
+        assert not (folder / "copy").exists()
+
+
+def test_two_links_to_one_folder_are_copied_twice(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/clip.mp4").write_text("frames")
+    (tmp_path / "source").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "source" / name).symlink_to(tmp_path / "disk")
+    data.copy_release(tmp_path / "source", tmp_path / "copy", roots=["a", "b"])
+    assert [(tmp_path / "copy" / name / "clip.mp4").read_text() for name in ("a", "b")] == ["frames"] * 2
+
+
+def test_a_data_set_stays_while_a_run_reads_it(with_sample: Workspace, tmp_path: Path) -> None:
+    before = state(with_sample)
+    put = ("-m", "stages.data", "put", f"--from={make_release(tmp_path / 'mine')}")
+    with only_run(with_sample.root):
+        failed = with_sample.run(*put, check=False)
+        assert failed.returncode == 1
+        assert failed.stderr.startswith("error: another run is at work in this workspace (process ")
+        assert state(with_sample) == before
+        subprocess.run(["rm", "-r", with_sample.root / data.RAW], check=True)
+        with_sample.run("-m", "stages.data", "ensure")  # as `make reproduce` does before it sees that another one runs
+        assert state(with_sample) == before
+    with_sample.run(*put)
+    assert clips(with_sample) == ["--first_clip"]
+
+
+def test_what_nothing_can_be_trained_on_says_so(with_sample: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/clip.mp4").write_text("frames")
+    said = with_sample.run("-m", "stages.data", "put", f"--from={tmp_path / 'mine'}").stdout
+    assert "nothing can be trained on it; to label clips use `python -m stages.predict`" in said
+    assert "nothing can be trained" not in with_sample.run("-m", "stages.data", "put", "--from=sample").stdout
 
 
 def test_an_archive_that_would_write_elsewhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

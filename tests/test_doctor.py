@@ -13,6 +13,30 @@ import pytest
 from benchmarks.workspace import CHECKOUT, Workspace
 from stages import doctor
 
+TORCH_WITH_GPU = """
+class tensor(list):
+    def __init__(self, values=(), device="cpu"):
+        super().__init__(values)
+        self.device = device
+    def tolist(self):
+        return list(self)
+    def sum(self):
+        return 4
+def ones(*shape, device):
+    return tensor(device=device)
+class cuda:
+    is_available = staticmethod(lambda: True)
+"""
+OPERATORS_WITHOUT_CUDA = """
+import torch
+def nms(boxes, scores, threshold):
+    if boxes.device == "cuda":
+        raise RuntimeError("nms_impl: implementation for device cuda:0 not found.")
+    return boxes, torch.tensor([0])
+def roi_align(features, boxes, size):
+    return features
+"""
+
 
 def pin(root: Path, path: str, *, size: int = 1) -> None:
     (root / "data.dvc").write_text(f"outs:\n- path: {path}\n  hash: md5\n  md5: abc.dir\n  size: {size}\n")
@@ -53,6 +77,18 @@ def test_mmcvs_operators_that_do_not_run_are_a_failure_with_their_reason(tmp_pat
     (tmp_path / ".ci" / "operators.py").write_text("raise ImportError('undefined symbol')")
     result = doctor.mmcv(tmp_path)
     assert (result.state, result.detail) == ("fail", "ImportError: undefined symbol")
+
+
+def test_an_mmcv_without_cuda_on_a_machine_with_it_is_told_so(tmp_path: Path) -> None:
+    folder = tmp_path / ".ci"  # where a script lies, Python looks for modules first
+    (folder / "mmcv").mkdir(parents=True)
+    (folder / "torch.py").write_text(TORCH_WITH_GPU)
+    (folder / "mmcv" / "__init__.py").touch()
+    (folder / "mmcv" / "ops.py").write_text(OPERATORS_WITHOUT_CUDA)
+    (folder / "operators.py").write_bytes((CHECKOUT / ".ci" / "operators.py").read_bytes())
+    result = doctor.mmcv(tmp_path)
+    assert (result.state, "mmcv was built without CUDA" in result.detail) == ("fail", True)
+    assert "FORCE_CUDA=1" in result.mend
 
 
 @pytest.mark.slow

@@ -10,15 +10,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco
 from torch.nn import functional as F
 
 from models import hu2016, i3d, li2017, resnet, sentence, text
 from models.base import SINGLE_FRAME, Window
 from models.text import TextBatch
-from stages.core import answers, dataset, fixed_vocabulary, items, prediction, runs, tables, training, windows, words
+from stages import train as train_stage
+from stages.core import (
+    answers,
+    dataset,
+    fixed_vocabulary,
+    items,
+    loader,
+    prediction,
+    runs,
+    tables,
+    training,
+    vocabulary,
+    windows,
+    words,
+)
 from stages.core.dataset import Dataset
 from stages.core.items import BadItem
-from stages.core.labels import A2D, VIDOR
+from stages.core.labels import A2D, IGNORE, VIDOR
 from stages.core.scores import segmentation
 from stages.core.scores.maps import PackedMaps
 from stages.core.vocabulary import KINDS, queries
@@ -105,6 +120,49 @@ def load(data: Path, run: runs.Run) -> Dataset:
 
 def clip_items(data: Path, run: runs.Run) -> dict[str, items.Item]:
     return {item.name: item for item in fixed_vocabulary.clip_items(run, load(data, run), data)}
+
+
+def test_a_frame_is_named_by_each_actor_action_and_pair_in_it_with_the_pixels_of_all_who_bear_the_name(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two adults, one running (17) and one walking (18), a bird flying (44), an unlabelled corner."""
+    shown = np.zeros(SHAPE, np.uint8)
+    shown[2:6, 2:6], shown[2:6, 10:14], shown[10:14, 2:6], shown[-3:, -3:] = 17, 18, 44, IGNORE
+    monkeypatch.setattr(Dataset, "labels", lambda *_: shown)
+    samples = vocabulary.named(dataset.load(data / "index", data / "frames", split="train"))
+    first, *_ = samples.frames
+    asked = [one for one in samples.sentences if (one.video, one.frame) == (first.video, first.frame)]
+    pixels = {one.sentence: coco.decode(one.rle).astype(bool) for one in asked}
+    assert len(samples.sentences) == len(asked) * len(samples.frames) and len({one.image_id for one in asked}) == 8
+    of_pairs = {"adult running": {17}, "adult walking": {18}, "bird flying": {44}}
+    alone = {"adult": {17, 18}, "bird": {44}, "running": {17}, "walking": {18}, "flying": {44}}
+    assert {name: set(np.unique(shown[mask])) for name, mask in pixels.items()} == of_pairs | alone
+    assert all(mask.sum() == 16 * len((of_pairs | alone)[name]) for name, mask in pixels.items())
+
+
+def test_a_training_learns_the_names_in_place_of_the_sentences(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Drawn(Exception):
+        pass
+
+    def draw(samples: Dataset, *_: Any, vectors: Vectors, **__: Any) -> None:
+        said = {one.sentence for one in samples.sentences}
+        assert {"adult running", "adult", "running"} & said and all(len(vectors.of(name)[0]) for name in said)
+        assert said <= {query for kind in KINDS for query in queries(A2D, kind).values()}
+        raise Drawn
+
+    monkeypatch.setattr(loader, "training_batches", draw)
+    common = train_stage.Common(
+        config="small", pretrained=False, threads=1, loaders=0, checkpoint_seconds=20, word_vectors="words.bin"
+    )
+    given = {"dataset_name": "squares", "data": data, "output": tmp_path}
+    with pytest.raises(Drawn):
+        train_stage.run(train(data), common, train_stage.Method(), **given)
+    load = dataset.load
+    monkeypatch.setattr(dataset, "load", lambda *args, **kwargs: replace(load(*args, **kwargs), label_space=VIDOR))
+    with pytest.raises(ValueError, match="several things at once"):
+        train_stage.run(train(data), common, train_stage.Method(), **given)
 
 
 def maps(argument: Mapping[str, Any], folder: Path, precision: str = "float32") -> list[dict[str, np.ndarray]]:

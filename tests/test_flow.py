@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.workspace import CHECKOUT
 from stages import optical_flow as flow_stage
 from stages.core import items
 from stages.core.flow import backends, classical, encodings, packs
@@ -111,6 +113,36 @@ def test_the_stage_refuses_an_unknown_recipe_before_it_does_anything(tmp_path: P
     with pytest.raises(ValueError, match="is no recipe"):
         flow_stage.run(parameters, recipe="dis-sideways", frames=tmp_path / "none", output=tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reads", "message"),
+    [
+        ("tvl1-forward", "data/frames", r"no `tvl1-forward`; there are dis-forward, flownets-forward"),
+        ("dis-forward", "data/train_flow/flownets", r"dis-forward reads `.*`; make it data/frames"),
+        ("flownets-forward", "data/frames", r"flownets-forward reads `.*`; make it data/train_flow/flownets"),
+    ],
+)
+def test_a_recipe_that_nobody_listed_or_that_reads_another_folder_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, reads: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    right = {"dis-forward": {"reads": "data/frames"}, "flownets-forward": {"reads": "data/train_flow/flownets"}}
+    listed = {name: {"reads": reads} if name == recipe else entry for name, entry in right.items()}
+    section = {"recipes": listed, "dis": {"preset": "fast"}, "height": None, "quantum": 0.1}
+    Path("params.yaml").write_text(yaml.safe_dump({"optical_flow": section}))
+    with pytest.raises(ValueError, match=message):
+        flow_stage.main(recipe)
+
+
+def test_the_shipped_recipes_read_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.chdir(CHECKOUT)
+    monkeypatch.setattr(flow_stage, "run", lambda _, *, recipe: started.append(recipe))
+    shipped = yaml.safe_load(Path("params.yaml").read_text())["optical_flow"]["recipes"]
+    for recipe in shipped:
+        flow_stage.main(recipe)
+    assert started == list(shipped)
 
 
 def test_the_stage_keeps_each_recipe_in_a_folder_and_a_cache_of_its_own(tmp_path: Path) -> None:

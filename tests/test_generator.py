@@ -22,7 +22,8 @@ from stages.core.generator import (
     write_release,
 )  # fmt: skip
 from stages.core.generator.leak import collect, measure
-from stages.core.generator.pools import LOOKS, derive_seed, look_count, pool_seeds
+from stages.core.generator.pairs import POOL
+from stages.core.generator.pools import LOOKS, background_count, derive_seed, look_count
 from stages.core.labels import A2D, ACTIONS, VALID_IDS
 
 PLANS = (
@@ -130,8 +131,14 @@ def test_labels_that_are_no_pair_are_refused() -> None:
         make_clip(0, "train", height=64, frames=1).flow(1)
 
 
+def pool_seeds(pool: str) -> set[int]:
+    """Every seed of the pool: looks of the 7 actors and backgrounds."""
+    looks = {derive_seed(pool, "look", actor, index) for actor in range(1, 8) for index in range(look_count(pool))}
+    return looks | {derive_seed(pool, "background", index) for index in range(background_count(pool))}
+
+
 def test_pools_share_no_look_and_no_background() -> None:
-    seeds = {pool: set(pool_seeds(pool)) for pool in ("train", "test", "pretrain", "other")}
+    seeds = {pool: pool_seeds(pool) for pool in ("train", "test", "pretrain", "other", POOL)}
     assert LOOKS["train"] >= 40
     for pool, own in seeds.items():
         for other, theirs in seeds.items():

@@ -68,10 +68,23 @@ def test_a_run_that_learned_other_labels_is_not_scored_on_them(tmp_path: Path, m
     with make.workspace(tmp_path):
         data = make.run_to_flow(tmp_path)
         (data / "train" / run.name).mkdir(parents=True)
+        (data / "train" / run.name / "model.pt").write_bytes(b"")
         (data / "train" / run.name / "run.json").write_text('{"label_space": "jhmdb"}')
         settings = segmentation.Parameters(resamples=5, seed=0, non_boundary=15)
         with pytest.raises(ValueError, match=r"learned the labels of `jhmdb`.*those of `a2d`; train it again"):
             evaluate_stage.run(run, settings, data=data, output=data / "evaluate")
+
+
+@pytest.mark.parametrize("method", ["deeplab", "sentence"])
+def test_a_run_that_is_not_trained_is_not_scored_but_told_how(tmp_path: Path, method: str) -> None:
+    run = runs.Run(f"{method}-rgb-full-0", method, "rgb", "full", 0)
+    make.write_release(tmp_path / "data/raw")
+    with make.workspace(tmp_path):
+        data = make.run_to_frames(tmp_path)
+        settings = segmentation.Parameters(resamples=5, seed=0, non_boundary=15)
+        with pytest.raises(ValueError, match=rf"model\.pt not found: run `dvc repro train@{run.name}`"):
+            evaluate_stage.run(run, settings, data=data, output=data / "evaluate")
+    assert not (data / "evaluate").exists()
 
 
 def test_windows_of_vidor_hold_who_is_there_and_a_mask_for_each_thing_that_is_done(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from stages.core.generator.figures import DESIGNS, make_figure
 from stages.core.generator.pairs import FARTHEST, FIGURES, POOL, ExactPair, make_pair
-from stages.core.generator.pools import look_count, pool_seeds
+from stages.core.generator.pools import look_count
 
 
 def _warped(pair: ExactPair, flow: np.ndarray) -> np.ndarray:
@@ -19,12 +19,22 @@ def _warped(pair: ExactPair, flow: np.ndarray) -> np.ndarray:
     return cv2.remap(pair.second, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def _occluded(pair: ExactPair) -> np.ndarray:
+    """(H, W) bool: pixels of the first frame that something hides in the second, or that leave it."""
+    height, width = pair.parts.shape[1:]
+    x = np.rint(np.arange(width) + pair.flow[..., 0]).astype(np.int64)
+    y = np.rint(np.arange(height)[:, None] + pair.flow[..., 1]).astype(np.int64)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    landed = pair.parts[1][np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+    return ~inside | (landed != pair.parts[0])
+
+
 def _inside_of_parts(pair: ExactPair) -> np.ndarray:
     """(H, W) bool: moving pixels that are seen in both frames, away from edges of parts, whose pixels are mixtures."""
     square = np.ones((5, 5), np.uint8)
     at_edge = [cv2.dilate(parts, square) != cv2.erode(parts, square) for parts in pair.parts]
     edge_there = _warped(replace(pair, second=at_edge[1].astype(np.float32)), pair.flow) > 0
-    return ~pair.occluded & ~at_edge[0] & ~edge_there & (np.hypot(*pair.flow.transpose(2, 0, 1)) > 2)
+    return ~_occluded(pair) & ~at_edge[0] & ~edge_there & (np.hypot(*pair.flow.transpose(2, 0, 1)) > 2)
 
 
 @pytest.mark.parametrize("size", [(96, 128), (160, 120)])
@@ -113,19 +123,6 @@ def test_pairs_are_made_at_any_size(size: tuple[int, int]) -> None:
 def test_frames_too_small_for_a_figure_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 32"):
         make_pair(0, 0, height=31, width=64)
-
-
-def test_what_leaves_the_frame_or_is_covered_is_occluded() -> None:
-    # A figure (1) at x = 2 steps one pixel to the right; background stands still, but for its last pixel, which leaves.
-    parts = np.array([[[0, 0, 1, 0, 0]], [[0, 0, 0, 1, 0]]], np.uint8)
-    flow = np.array([[[0, 0], [0, 0], [1, 0], [0, 0], [1, 0]]], np.float32)
-    picture = np.zeros((1, 5, 3), np.uint8)
-    assert ExactPair(picture, picture, flow, parts).occluded.tolist() == [[False, False, False, True, True]]
-
-
-def test_the_pool_shares_nothing_with_the_sample_or_with_pretraining() -> None:
-    own = set(pool_seeds(POOL))
-    assert not any(own & set(pool_seeds(pool)) for pool in ("train", "test", "pretrain"))
 
 
 def test_all_shapes_of_the_pool_stay_in_memory() -> None:

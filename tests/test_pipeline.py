@@ -233,7 +233,7 @@ def test_an_unknown_parameter_is_a_clear_error_and_once_mended_nothing_is_comput
     project.set({"frames.qualty": 3})
     said = project.dvc("repro", "frames", check=False)
     assert "section `frames`: unknown parameter `qualty`; did you mean `quality`?" in said and "Traceback" not in said
-    assert "failed to reproduce 'frames'" in said
+    assert "failed to reproduce 'parameters'" in said
     (project.root / "params.yaml").write_text(good)
     assert " computed" not in project.dvc("repro")
     assert "up to date" in project.dvc("status")

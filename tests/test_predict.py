@@ -39,6 +39,7 @@ OWN = make.Square("-own", split="test", label=77, frames=40, annotated=(2, 20, 3
 SQUARES = (make.RELEASE[0], OWN)
 RUN, WITH_FLOW = "deeplab-rgb-full-0", "deeplab-rgb+flow-full-0"
 ON_REGIONS = "region_masks-rgb+flow-full-0"
+ON_VIDEO, OF_PAIRS = "video_classifier-rgb+flow-full-0", "sentence-rgb+flow-fixed_vocabulary-0"
 TRAINED = (RUN, WITH_FLOW, "ssa2d-rgb-full-0", ON_REGIONS)
 FRAMING = Framing(height=40, crop=None, still=(40, 53))
 
@@ -59,11 +60,8 @@ def train(name: str) -> None:
         for head in (network.actor, network.action):
             head[-1].weight.data *= 1000
     own = {"method": chosen.method, "inputs": chosen.inputs, "variant": chosen.variant, "label_space": "a2d"}
-    save(
-        Path("data/train") / name,
-        network,
-        own | {"parameters": {"common": {"config": "small", "word_vectors": "a file"}}},
-    )
+    parameters = {"common": {"config": "small", "word_vectors": "a file"}}
+    save(Path("data/train") / name, network, own | {"parameters": parameters})
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +129,7 @@ def test_label_maps_are_those_that_evaluate_gives_in_pieces_too(
 
 
 @settings(deadline=None)
-@given(
-    st.integers(1, 400),
-    st.integers(1, 40),
-    st.builds(Window, before=st.integers(0, 9), after=st.integers(0, 9)),
-)
+@given(st.integers(1, 400), st.integers(1, 40), st.builds(Window, before=st.integers(0, 9), after=st.integers(0, 9)))
 def test_pieces_show_windows_and_flow_the_frames_that_the_whole_clip_shows_them(
     length: int, every: int, window: Window
 ) -> None:
@@ -178,11 +172,13 @@ def test_the_overlay_has_the_clip_s_frames_size_and_rate(data: Path, tmp_path: P
         for picture in OWN.pictures()[:19]:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    overlay, rate = decoded(predict.run(runs.named(RUN), clip) / "overlay.mp4")
+    folder = predict.run(runs.named(RUN), clip)
+    overlay, rate = decoded(folder / "overlay.mp4")
     assert overlay.shape == (19, make.HEIGHT, make.WIDTH, 3) and rate == 10
-    some, rate = decoded(predict.run(runs.named(RUN), clip, every=5) / "overlay.mp4")
+    assert predict.run(runs.named(RUN), clip, every=5) == folder
+    some, rate = decoded(folder / "overlay.mp4")
     assert len(some) == 4 and rate == 2, "frames 1, 6, 11 and 16, as long as the clip"
-    masks = data / "predict/slow-deeplab-rgb-full-0/masks/slow"
+    masks = folder / "masks/slow"
     assert sorted(path.name for path in masks.iterdir()) == [f"{number:05d}.png" for number in (1, 6, 11, 16)]
 
 
@@ -191,7 +187,7 @@ def test_a_folder_of_pictures_of_odd_sides_gets_masks_of_its_size_and_an_overlay
 ) -> None:
     write_pictures(tmp_path / "clip.of.pictures", OWN.pictures()[:3, :47, :63])
     folder = predict.run(runs.named(RUN), tmp_path / "clip.of.pictures")
-    assert folder == Path("data/predict/clip.of.pictures-deeplab-rgb-full-0")
+    assert re.fullmatch(r"data/predict/clip\.of\.pictures-deeplab-rgb-full-0-[0-9a-f]{6}", str(folder))
     masks = sorted((folder / "masks/clip.of.pictures").iterdir())
     assert [png.decode(path.read_bytes()).shape for path in masks] == [(47, 63)] * 3
     overlay, rate = decoded(folder / "overlay.mp4")
@@ -353,6 +349,16 @@ def test_a_sentence_is_answered_by_masks_of_what_it_means(
     assert all(shown["lengths"].tolist() == [1] for shown in network.shown)
 
 
+def test_clips_of_one_name_and_sentences_about_one_clip_have_folders_of_their_own(
+    on_sentences: Callable[..., runs.Run], tmp_path: Path
+) -> None:
+    run = on_sentences(Answering(response=asked_colour))
+    for place in ("here", "there"):
+        write_pictures(tmp_path / place / "clip", OWN.pictures()[:1])
+    asked = [("here", "red"), ("there", "red"), ("here", "blue")]
+    assert len({predict.run(run, tmp_path / place / "clip", sentence=text) for place, text in asked}) == 3
+
+
 def test_a_sentence_is_wanted_or_not_wanted_and_needs_a_known_word(
     data: Path, on_sentences: Callable[..., runs.Run]
 ) -> None:
@@ -373,8 +379,9 @@ def listed(folder: Path, monkeypatch: pytest.MonkeyPatch, trained: Sequence[str]
     """A workspace whose params.yaml lists runs with and without flow of three seeds; gives its data/."""
     monkeypatch.chdir(folder)
     names = [f"ssa2d-{inputs}-{variant}" for inputs in ("rgb", "rgb+flow", "flow") for variant in ("full-2", "full-1")]
-    entry = {"method": "ssa2d", "reads": "data/optical_flow/dis-forward", "regions": "data/frames"}
-    content = {"runs": {name: entry for name in [*names, "ssa2d-rgb+flow-non_local-0"]}}
+    names += ["ssa2d-rgb+flow-non_local-0", ON_VIDEO, OF_PAIRS]
+    entry = {"reads": "data/optical_flow/dis-forward", "regions": f"data/evaluate/{ON_VIDEO}"}
+    content = {"runs": {name: entry | {"method": name.partition("-")[0]} for name in names}}
     Path("params.yaml").write_text(yaml.safe_dump(content))
     for name in trained:
         path = Path("data/train") / name / "model.pt"
@@ -409,9 +416,12 @@ def test_a_method_stands_for_its_plain_run(
         ({"method": "deeplab", "name": ""}, "lists no plain run of deeplab: add deeplab-rgb-full-0"),
         ({"method": "", "name": ""}, "name a method"),
         ({"method": "ssa2d", "name": "ssa2d-rgb-full-1"}, "name a method"),
+        ({"method": "video_classifier", "name": ""}, "--method=video_classifier: it says what a video shows"),
+        ({"method": "", "name": ON_VIDEO}, f"--run={ON_VIDEO}: it says what a video shows, not where; name another"),
+        ({"method": "", "name": OF_PAIRS}, "name the plain run, --run=sentence-rgb+flow-full-0, and a --sentence"),
     ],
 )
-def test_a_run_that_there_is_not_is_an_error_that_helps(
+def test_a_run_that_there_is_not_or_that_labels_no_clip_is_an_error_that_helps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], said: str
 ) -> None:
     data = listed(tmp_path, monkeypatch, [])
@@ -434,21 +444,6 @@ def test_what_is_not_trained_says_what_to_run(data: Path, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def turned(data: Path, folder: Path) -> Path:
-    """`OWN` with a header that says to show it turned by 90 degrees, as a telephone's clip."""
-    content = clip_of(data).read_bytes()
-    upright, on_its_side = (
-        b"".join(number.to_bytes(4, "big") for number in matrix)
-        for matrix in (
-            (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30),
-            (0, 1 << 16, 0, (1 << 32) - (1 << 16), 0, 0, 0, 0, 1 << 30),
-        )
-    )
-    track = content.index(b"tkhd")
-    (folder / "turned.mp4").write_bytes(content[:track] + content[track:].replace(upright, on_its_side, 1))
-    return folder / "turned.mp4"
-
-
 def test_a_clip_that_can_t_be_used_says_why_in_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty").mkdir()
@@ -458,7 +453,6 @@ def test_a_clip_that_can_t_be_used_says_why_in_one_line(data: Path, tmp_path: Pa
             tmp_path / "text.mp4": "can't be decoded",
             tmp_path / "nowhere.mp4": "No such file",
             tmp_path / "empty": "no pictures",
-            turned(data, tmp_path): "turn it first",
         },
         WITH_FLOW: {tmp_path / "one": "one frame only: no motion"},
     }
@@ -479,4 +473,4 @@ def test_a_clip_whose_name_begins_with_a_hyphen_is_asked_about_on_the_command_li
     assert not ended.value.code
     said = capsys.readouterr().out
     assert said.startswith("by the run deeplab-rgb-full-0\n") and "2 of 40 frames of -own.mp4" in said
-    assert (data / "predict/-own-deeplab-rgb-full-0/masks/-own/00040.png").exists()
+    assert list(data.glob("predict/-own-deeplab-rgb-full-0-??????/masks/-own/00040.png"))

@@ -134,6 +134,17 @@ def test_label_maps_of_a_fixed_vocabulary_stand_in_table_3_and_the_classifier_in
     assert found[["table", "value", "here", "remark"]].values.tolist() == [["3", 34.8, 20, ""], ["text", 70, 60, ""]]
 
 
+def test_table_3_has_the_maps_of_actors_and_of_actions_asked_alone_and_not_the_marginals_of_pairs() -> None:
+    found = filled(of_sentences(*(
+        ("A2D", "sentence", "rgb+flow", "fixed_vocabulary", f"{kind}/mean_iou", value)
+        for kind, value in [("actor", 1), ("actor_head", 2), ("action", 3), ("action_head", 4), ("joint", 5)]
+    )), name="A2D")  # fmt: skip
+    assert dict(zip(found["metric"], found["here"], strict=True)) == {
+        "actor/mean_iou": 2, "action/mean_iou": 4, "joint/mean_iou": 5
+    }  # fmt: skip
+    assert set(found["value"]) == {53.7, 49.4, 34.8}
+
+
 def test_sentences_about_other_labels_stand_beside_nothing() -> None:
     results = of_sentences(("sample", "sentence", "rgb", "full", "sentence/overall_iou", 20))
     table = published.ledger(published.load(), results, dataset="sample", config="paper", labels="jhmdb")

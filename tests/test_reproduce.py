@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from flows import server, ui
+from flows import options, server, ui
 from flows.child import Child, Children
-from flows.workspace import only_run
+from flows.gpus import Gpus
+from flows.options import Options
+from flows.schedule import StageRun
+from flows.summary import print_results
+from stages.core.workspace import only_run
 from tests import toy
 
 PIPELINE = """
@@ -194,6 +199,45 @@ def test_a_stage_that_stays_failed_stops_only_what_needs_it(project: Path, first
 
 def test_the_end_shows_the_table_and_where_the_results_are(first: tuple[int, str]) -> None:
     assert "toy" in first[1] and "12.5" in first[1] and "report: data/report/report.md" in first[1]
+
+
+@pytest.mark.parametrize("state", ["failed", "skipped"])
+def test_a_report_of_an_earlier_run_is_not_shown_as_the_result(tmp_path: Path, state: str) -> None:
+    (tmp_path / "data/report").mkdir(parents=True)
+    (tmp_path / "data/report/report.md").write_text(REPORT)
+    console = Console(record=True)
+    print_results(console, tmp_path, [StageRun("report", state)])
+    text = console.export_text()
+    assert "earlier run" in text and "12.5" not in text
+    print_results(console, tmp_path, [StageRun("report", "ran"), StageRun("train@a", state)])
+    assert "12.5" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("cores", "at_work", "processes"),
+    [(1, 2, 1), (2, 1, 2), (2, 2, 2), (4, 2, 4), (64, 1, 64), (64, 32, 4), (8, 50, 2)],
+)
+def test_a_stage_alone_has_all_cores_and_many_share_them(
+    monkeypatch: pytest.MonkeyPatch, cores: int, at_work: int, processes: int
+) -> None:
+    monkeypatch.setattr(options, "cores", lambda: cores)
+    assert Options().processes(at_work) == processes
+
+
+def test_each_stage_gets_the_gpu_that_the_fewest_use() -> None:
+    gpus = Gpus(["2", "5"])
+    with gpus.one() as first, gpus.one() as second:
+        assert (first, second) == ({"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"})
+        with gpus.one(), gpus.one() as fourth:
+            assert fourth == second
+    with gpus.one() as again:
+        assert again == first
+
+
+@pytest.mark.parametrize("names", [[], ["0"]])
+def test_without_several_gpus_a_stage_is_told_nothing(names: list[str]) -> None:
+    with Gpus(names).one() as variables:
+        assert variables == {}
 
 
 def test_mlflow_being_away_is_a_warning(first: tuple[int, str]) -> None:

@@ -140,3 +140,8 @@ def test_a_weight_of_2_is_the_clip_twice(weights: list[int]) -> None:
     evidence = clips(4)
     repeated = evidence.only(np.repeat(evidence.clips, weights).tolist())
     assert evidence.measure(np.array(weights, float)) == pytest.approx(resampling.values(repeated), nan_ok=True)
+
+
+def test_no_draw_at_all_is_an_error_before_anything_is_scored() -> None:
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        Parameters(resamples=0, seed=0)

@@ -18,7 +18,9 @@ FAKE_PYTHON = """#!/bin/sh
 here=$(dirname "$0")
 case "$*" in
     "-c "*) exit 0 ;;
-    *operators.py) if [ -e "$here/fail-operators" ]; then rm "$here/fail-operators"; exit 1; fi; exit 0 ;;
+    *operators.py)
+        if [ -e "$here/fail-operators" ]; then cat "$here/fail-operators" >&2; rm "$here/fail-operators"; exit 1; fi
+        exit 0 ;;
     *"pip cache list"*) [ -e "$here/cached" ] && echo onedl_mmcv-2.3.6-cp311-x.whl; exit 0 ;;
 esac
 seconds=$(cat "$here/slow" 2>/dev/null || echo 0)
@@ -139,6 +141,26 @@ def test_a_cached_mmcv_for_another_torch_is_compiled_again(checkout: Checkout) -
     (checkout.bin / "fail-operators").touch()
     assert "from pip's cache" in checkout.set_up()
     assert checkout.calls() == [TORCH, MMCV, "cache remove onedl_mmcv*", "uninstall -y onedl-mmcv", MMCV, *PROJECT]
+
+
+@pytest.mark.parametrize("nvcc", [True, False])
+def test_an_mmcv_without_cuda_is_compiled_again_only_where_nvcc_is(
+    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nvcc: bool
+) -> None:
+    (checkout.bin / "cached").touch()
+    (checkout.bin / "fail-operators").write_text("mmcv was built without CUDA: rebuild it\n")
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("dirname", "cat", "rm", "sed", "sleep", "grep", "gcc", "g++"):
+        (programs / name).symlink_to(shutil.which(name) or "absent")
+    if nvcc:
+        (programs / "nvcc").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    output = checkout.set_up(code=0 if nvcc else 1)
+    assert "built without CUDA" in output
+    assert ("no nvcc in PATH" in output) != nvcc
+    assert ("uninstall -y onedl-mmcv" in checkout.calls()) == nvcc
 
 
 def test_after_a_failure_the_next_call_goes_on_where_it_was(checkout: Checkout) -> None:

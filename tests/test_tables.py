@@ -7,6 +7,7 @@ import pytest
 
 from stages import tables
 from stages.core import published
+from stages.core.runs import Run
 
 RESULTS = pd.DataFrame(
     [("sample", "deeplab", "rgb", "full", 0, "joint/mean_iou", 8.0, "9/9")],
@@ -49,6 +50,26 @@ def test_a_table_without_names_has_its_rows_from_papers_that_print_them(ledger: 
         "xu2015", "xu2016", "xu2016+gbh", "xu2016+tsp", "kalogeiton2017", "kalogeiton2017+gbh",
         "kalogeiton2017+sharpmask", "region_masks",
     }  # fmt: skip
+
+
+def how_to_run(lines: list[str]) -> list[str]:
+    return [line for line in lines if "make claims" in line]
+
+
+def test_below_a_table_stands_how_to_add_the_runs_that_the_paper_s_claims_have_and_nobody_listed(
+    ledger: pd.DataFrame,
+) -> None:
+    def lines(table: str, *listed: tuple[str, str, str]) -> list[str]:
+        runs = [Run("", method, inputs, variant, seed=0) for method, inputs, variant in listed]
+        return how_to_run(tables.tables(ledger, "region_masks", table=table, runs=runs))
+
+    plain = [("region_masks", inputs, "full") for inputs in ("rgb", "rgb+flow")]
+    masks = [("region_masks", "rgb+flow", variant) for variant in ("other_masks", "true_masks")]
+    begin = "`make claims PAPER=dang2018` adds the runs that it needs to params.yaml (rows of this table"
+    assert lines("3", *plain) == [f"{begin}: 2)."]
+    assert lines("3", *plain, masks[0]) == [f"{begin}: 1)."]
+    assert lines("3", *plain, *masks) == []
+    assert lines("4", *plain) == []  # only earlier work was not run
 
 
 def test_the_tables_of_the_paper_on_sentences_have_what_was_computed_and_what_it_prints() -> None:
@@ -128,6 +149,17 @@ def test_one_command_prints_the_tables_and_draws_the_figures_of_the_single_shot_
     # Figure 3 needs both runs.
     assert [path.name for path in (checkout / "data" / "figures").iterdir()] == ["rana2021-figure1.png"]
     assert sorted(path.name for path in (checkout / "data" / "report").iterdir()) == ["ledger.csv", "results.csv"]
+
+
+def test_a_run_that_params_yaml_lists_is_not_said_to_be_missing(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = "{method: sentence, reads: data/frames, regions: data/frames}"
+    with (checkout / "params.yaml").open("a") as file:
+        file.write(f"runs: {{sentence-rgb-frames_4-0: {run}, sentence-rgb-lstm-0: {run}}}\n")
+    command(paper="sentence", table="ablation")
+    (line,) = how_to_run(capsys.readouterr().out.splitlines())
+    assert line.startswith("`make claims PAPER=gavrilyuk2018`") and line.endswith("(rows of this table: 7).")
 
 
 @pytest.mark.parametrize("given", [{"paper": "dang2018"}, {"paper": "rana2021", "table": "1"}])

@@ -11,7 +11,7 @@ import torch
 from models import flownet
 from stages import evaluate_flow, optical_flow, train_flow
 from stages.core.flow import files, packs, training_pairs
-from tests import make
+from tests import chairs, make
 
 OUTPUTS = ("model.pt", "run.json", "curves.csv")
 
@@ -53,7 +53,7 @@ def test_flying_chairs_are_seen_where_the_user_has_them(tmp_path: Path) -> None:
     pairs = training_pairs.TrainingPairs(seed=1, count=1, height=64, width=96, crop=(64, 64))
     (tmp_path / "chairs").mkdir()
     for number in (1, 2):
-        files.write_pair(tmp_path / "chairs", number, pairs.pair(0))
+        chairs.write_pair(tmp_path / "chairs", number, pairs.pair(0))
     (tmp_path / "chairs" / files.SPLIT_FILE).write_text("1\n2\n")
     run = trained(tmp_path, chairs=str(tmp_path / "chairs"))["run.json"]
     assert json.loads(run)["trained_on"] == "generated pairs and FlyingChairs"

@@ -16,7 +16,7 @@ from models import deeplab, resnet
 from models.network import Training
 from stages import evaluate as evaluate_stage
 from stages import train as train_stage
-from stages.core import runs, tables, training
+from stages.core import items, runs, tables, training
 from stages.core.scores import boxes, segmentation
 from stages.core.scores.maps import PackedMaps
 from stages.core.training import Checkpointing, fit, learning_rate_factor
@@ -153,6 +153,23 @@ def test_a_curve_has_a_hundred_rows_of_mean_losses(tmp_path: Path) -> None:
     )  # fmt: skip
     assert len(curve) == 100 and len(every) == 300
     assert [row["loss"] for row in curve] == pytest.approx([sum(every[i : i + 3]) / 3 for i in range(0, 300, 3)])
+
+
+def test_the_random_state_of_a_gpu_is_kept_beside_the_cpu_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.Generator()  # in its place
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda device: gpu.get_state())
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda state, device: gpu.set_state(state))
+
+    def drawn() -> list[Tensor]:
+        return [torch.rand(()), torch.rand((), generator=gpu)]
+
+    state = training.random_state(torch.device("cuda"))
+    first = drawn()
+    training.restore_random_state(state, torch.device("cuda"))
+    assert drawn() == first
+    training.restore_random_state(state, torch.device("cpu"))  # the training moved to a machine without one
+    again = drawn()
+    assert again[0] == first[0] and again[1] != first[1]
 
 
 class Diverging(Tiny):
@@ -337,6 +354,14 @@ def test_the_key_of_a_training_changes_with_what_matters_and_with_nothing_else(d
     assert len({base, *others}) == 5
 
 
+def test_how_a_machine_trains_changes_nothing_that_is_written(data: Path, tmp_path: Path) -> None:
+    """The digest of run.json is part of the key of every prediction."""
+    base = train_run(data, tmp_path, deeplab_run(data, "rgb"))
+    forget_checkpoints()
+    other = COMMON.model_copy(update={"loaders": 1, "checkpoint_seconds": 99.0})
+    assert train_run(data, tmp_path, deeplab_run(data, "rgb"), common=other) == base
+
+
 def test_the_curve_on_disk_has_a_row_a_step_and_the_losses_of_the_method(data: Path, tmp_path: Path) -> None:
     train_run(data, tmp_path, deeplab_run(data, "rgb"))
     with (tmp_path / "deeplab-rgb-full-0/curves.csv").open() as file:
@@ -351,9 +376,16 @@ def test_named_weights_are_what_the_encoder_starts_from(data: Path, tmp_path: Pa
         nn.init.constant_(parameter, 0.125)
     torch.save({"state_dict": encoder.state_dict()}, tmp_path / "public.pth")
     method = train_stage.Method(steps=1, batch=1, learning_rate_factor=0.0, weights={"rgb2d": tmp_path / "public.pth"})
-    train_run(data, tmp_path, deeplab_run(data, "rgb"), method=method)
+    written = train_run(data, tmp_path, deeplab_run(data, "rgb"), method=method)
+    assert json.loads(written["run.json"])["started_from"] == {"rgb2d": items.file_digest(tmp_path / "public.pth")}
     weights = torch.load(tmp_path / "deeplab-rgb-full-0/model.pt", weights_only=True)
     assert (weights["encoders.rgb.layer4.0.conv2.weight"] == 0.125).all()
+
+
+def test_named_weights_that_are_missing_are_an_error_that_names_their_file(data: Path, tmp_path: Path) -> None:
+    method = train_stage.Method(weights={"rgb2d": tmp_path / "public.pth"})
+    with pytest.raises(ValueError, match=r"public.pth is no file: correct `weights` in params.yaml"):
+        train_run(data, tmp_path, deeplab_run(data, "rgb"), method=method)
 
 
 @pytest.mark.parametrize("name", ["rgb3d", "coco"])

@@ -333,6 +333,12 @@ def test_a_recipe_that_the_other_data_set_has_not_is_named(data: Path, network: 
         transfer_stage.run(METHODS, SCORING, [run_of("rgb+flow", "tvl1-forward")], data=data, output=data / "transfer")
 
 
+def test_a_run_that_is_not_trained_says_what_to_run(data: Path) -> None:
+    other = replace(run_of("rgb"), name="sentence-rgb-full-1", seed=1)
+    with pytest.raises(ValueError, match=r"model\.pt not found: run `dvc repro train@sentence-rgb-full-1`"):
+        transfer_stage.run(METHODS, SCORING, [other], data=data, output=data / "transfer")
+
+
 def test_plain_runs_on_sentences_are_tested_and_no_others(data: Path, network: FirstFrames) -> None:
     others = [("deeplab", "full"), ("sentence", "fixed_vocabulary"), ("sentence", "lstm"), ("hu2016", "full")]
     listed = [runs.Run(f"{method}-rgb-{variant}-0", method, "rgb", variant, 0) for method, variant in others]

@@ -201,17 +201,32 @@ def test_a_whole_frame_is_padded_below_and_at_the_right_with_black_at_rest_and_u
             assert not changed.frames[padding].any() and not flow[padding].any()
 
 
-def test_whole_frames_are_flipped_with_what_is_said_by_chance_and_their_colours_jittered() -> None:
+def test_whole_frames_are_flipped_with_what_is_said_by_chance_and_keep_their_colours() -> None:
     sample = referred()
-    seen, brightness = set(), set()
+    seen = set()
     for seed in range(12):
         changed = transforms.augment_whole(sample, np.random.default_rng(seed), height=None, size=(24, 40))
         flipped = np.array_equal(changed.labels[:, :, :36], sample.labels[:, :, ::-1])
-        assert flipped or np.array_equal(changed.labels[:, :, :36], sample.labels)
+        shown = sample.frames[:, :, ::-1] if flipped else sample.frames
+        assert np.array_equal(changed.frames[:, :, :36], shown)
         seen.add((flipped, changed.sentence))
-        brightness.add(int(changed.frames.sum()))
     assert seen == {(False, sample.sentence), (True, "the Right dog walks right of the upright cat")}
-    assert len(brightness) == 12
+
+
+@pytest.mark.parametrize("size", [(40, 50), (60, 80)], ids=["crop", "padding"])
+def test_little_augmentation_flips_and_moves_at_one_scale_and_keeps_colours(size: tuple[int, int]) -> None:
+    """The square is half the size at half the height, and its motion: only where it is and its side are chance."""
+    seen = set()
+    for seed in range(20):
+        changed = transforms.augment_little(
+            marked(36, 40, height=96, width=128, side=24), np.random.default_rng(seed), height=48, size=size
+        )
+        square = changed.labels == 17
+        assert changed.frames.shape == (2, *size, 3) and square.sum() == 2 * 12 * 12
+        assert (changed.frames[square] == 255).all() and not changed.frames[~square].any()
+        assert np.unique(np.abs(flow_of(changed)[square]), axis=0).tolist() == [[3, 1.5]]
+        seen.add((*np.argwhere(square[0])[0].tolist(), bool(flow_of(changed)[square][0, 0] < 0)))
+    assert len(seen) > 10 and {flipped for *_, flipped in seen} == {False, True}
 
 
 # Sentences, masks and several actions at once
@@ -226,12 +241,12 @@ def referred() -> Sample:
     return replace(plain, sentence="the Left dog walks left of the upright cat", mask=mask, actions=actions)
 
 
-def test_a_flipped_sentence_swaps_left_and_right_as_whole_words() -> None:
+def test_a_flipped_sentence_swaps_left_and_right() -> None:
     """`upright` is no side; capitals stay."""
     flipped = transforms.flip(referred())
     assert flipped.sentence == "the Right dog walks right of the upright cat"
     assert transforms.flip(flipped).sentence == referred().sentence
-    assert transforms.swap_sides("RIGHT is right, leftmost is not left") == "LEFT is left, leftmost is not right"
+    assert transforms.swap_sides("RIGHT: leftmost, right-hand, rightwards") == "LEFT: rightmost, left-hand, leftwards"
     assert transforms.flip(window()).sentence is None
 
 

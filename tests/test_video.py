@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -63,6 +64,43 @@ def test_a_clip_of_one_frame_is_a_clip(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", numbered(1), crf=1)
     clip = pack(tmp_path / "clip.mp4", tmp_path / "clip.arrow", frames=1)
     assert len(clip) == 1 and clip.frames([-1, 0, 1]).shape == (3, 32, 48, 3)
+
+
+def to_be_turned(path: Path, degrees: int) -> Path:
+    """The clip at ``path``, with a header that says to show it turned clockwise, as a telephone writes it."""
+
+    def header(angle: float) -> bytes:
+        cosine, sine = round(np.cos(angle) * 2**16), round(np.sin(angle) * 2**16)
+        matrix = (cosine, sine, 0, -sine, cosine, 0, 0, 0, 2**30)  # of ISO 14496-12, 8.3.2
+        return b"".join(number.to_bytes(4, "big", signed=True) for number in matrix)
+
+    content = path.read_bytes()
+    track = content.index(b"tkhd")
+    path.write_bytes(content[:track] + content[track:].replace(header(0), header(np.deg2rad(degrees)), 1))
+    return path
+
+
+@pytest.mark.parametrize(("degrees", "corner"), [(0, (0, 0)), (90, (0, -1)), (180, (-1, -1)), (270, (-1, 0))])
+def test_a_clip_that_was_filmed_on_its_side_is_packed_upright(
+    tmp_path: Path, degrees: int, corner: tuple[int, int]
+) -> None:
+    frames = numbered(3)
+    frames[:, :16, :16] = 250  # at the top left as it is stored
+    write_video(tmp_path / "clip.mp4", frames, crf=1)
+    clip = pack(to_be_turned(tmp_path / "clip.mp4", degrees), tmp_path / "clip.arrow", frames=3)
+    assert (clip.height, clip.width) == ((48, 32) if degrees % 180 else (32, 48))
+    shown = clip.frames(range(3))
+    assert shown.shape == (3, clip.height, clip.width, 3)
+    corners = {(row, column): shown[:, row, column].min() > 200 for row in (0, -1) for column in (0, -1)}
+    assert [place for place, bright in corners.items() if bright] == [corner]
+    read, by_opencv = cv2.VideoCapture(str(tmp_path / "clip.mp4")).read()
+    assert read and np.allclose(shown[0], by_opencv[..., ::-1], atol=3)
+
+
+def test_a_clip_to_be_shown_aslant_is_a_bad_item(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", numbered(3), crf=1)
+    with pytest.raises(BadItem, match=r"turned by -45 degrees, which is no multiple of 90"):
+        pack(to_be_turned(tmp_path / "clip.mp4", 45), tmp_path / "clip.arrow", frames=3)
 
 
 def test_a_text_file_called_mp4_can_t_be_decoded(tmp_path: Path) -> None:

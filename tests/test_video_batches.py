@@ -26,6 +26,7 @@ class Config:
     frames: int = 8
     height: int | None = None
     crop: tuple[int, int] = (32, 32)
+    jitter: bool = False
     flow_encoding: str = "clipped"
 
 
@@ -77,16 +78,20 @@ def test_clips_lie_anywhere_in_a_video_and_a_short_one_starts_again(
     assert len(starts) > 5 and min(starts) >= 0 and max(starts) <= 32
 
 
-def test_all_of_a_clip_is_cropped_and_flipped_alike(samples: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("jitter", "name"), [(False, "augment_little"), (True, "augment")])
+def test_all_of_a_clip_is_augmented_alike(
+    samples: Dataset, monkeypatch: pytest.MonkeyPatch, jitter: bool, name: str
+) -> None:
     given: list[tuple[int | None, tuple[int, int]]] = []
-    augment = transforms.augment
+    augment = getattr(transforms, name)
 
     def augmenting(sample: windows.Sample, random: Any, *, height: int | None, size: tuple[int, int]) -> windows.Sample:
         given.append((height, size))
-        return augment(sample, random, height=height, size=size)
+        augmented: windows.Sample = augment(sample, random, height=height, size=size)
+        return augmented
 
-    monkeypatch.setattr(transforms, "augment", augmenting)
-    (batch,) = batches(samples, steps=1, height=24, crop=(16, 16))
+    monkeypatch.setattr(transforms, name, augmenting)
+    (batch,) = batches(samples, steps=1, height=24, crop=(16, 16), jitter=jitter)
     assert given == [(24, (16, 16))] * 2 and batch["frames"].shape[2:4] == (16, 16)
 
 

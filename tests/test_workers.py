@@ -1,12 +1,13 @@
 """Runners: wherever items are computed, the same results come back, and what params.yaml asks for is what is used."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from stages.core import workers
-from stages.core.workers import RUNNER_VARIABLE, Workers, compute
+from stages.core.workers import PROCESSES_VARIABLE, RUNNER_VARIABLE, Workers, compute, visible_gpus
 
 RUNNERS = [Workers(runner="serial"), Workers(runner="processes", processes=2)]
 
@@ -88,6 +89,53 @@ def test_an_unknown_runner_is_an_error_of_the_user_s(parameters: Path, monkeypat
         workers.configured()
 
 
-def test_no_number_of_processes_means_one_per_core() -> None:
-    assert Workers(processes=0).count == os.cpu_count()
+def test_no_number_of_processes_means_one_per_core_that_was_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PROCESSES_VARIABLE, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7})
+    assert Workers(processes=0).count == 3
     assert Workers(processes=5).count == 5
+
+
+def test_a_flow_bounds_the_processes_unless_params_yaml_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROCESSES_VARIABLE, "7")
+    assert Workers(processes=0).count == 7
+    assert Workers(processes=5).count == 5
+
+
+def gpu_of_this_process(_: int) -> str:
+    time.sleep(0.2)  # so that no process takes all
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+
+
+def test_processes_spread_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    many = Workers(runner="processes", processes=8, gpu_share=1.0)
+    assert {gpu for _, gpu in compute(gpu_of_this_process, list(range(8)), workers=many, gpu=True)} == {"2", "5"}
+
+
+@pytest.mark.parametrize(
+    ("gpu_share", "gpu", "count"), [(1.0, True, 2), (0.5, True, 4), (3.0, True, 1), (0.0, True, 8), (1.0, False, 8)]
+)
+def test_a_share_of_a_gpu_bounds_the_processes_that_use_one(
+    monkeypatch: pytest.MonkeyPatch, gpu_share: float, gpu: bool, count: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    monkeypatch.setattr(workers, "_processes", lambda *_, count, gpus: iter([count]))
+    asked = Workers(runner="processes", processes=8, gpu_share=gpu_share)
+    assert list(compute(square, list(range(8)), workers=asked, gpu=gpu)) == [count]
+
+
+@pytest.mark.parametrize(("chosen", "seen"), [("", []), ("-1", []), ("3, 1", ["3", "1"]), ("0,-1,2", ["0"])])
+def test_the_user_s_choice_of_gpus_is_kept(monkeypatch: pytest.MonkeyPatch, chosen: str, seen: list[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == seen
+
+
+def test_gpus_are_those_that_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == []
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-a)'\necho '  MIG 1g'\necho 'GPU 1: A (UUID: GPU-b)'\n")
+    program.chmod(0o755)
+    assert visible_gpus() == ["0", "1"]

@@ -1,29 +1,44 @@
 """What is asked of a trained run about a frame: the data set's sentences, and questions about nobody who is in it.
 
 A network that understands a sentence shows an empty mask where nobody is meant (Gavrilyuk et al. 2018, figure 4, shows
-by example that a sentence means one actor and not another). Four kinds of question, told apart in the scores:
+by example that a sentence means one actor and not another). Six kinds of question, told apart in the scores:
 
     asked         a sentence of the data set, about an actor in the frame
     left          a sentence about an actor of the clip who is in another annotated frame and not in this one
     nobody        "cat running", where no annotated frame of the clip has a cat
     other_action  "dog rolling", where there are dogs in the frame and none of them rolls
+    gone          a sentence of the data set, of whose frame only the part beside the actor is seen
+    stopped       a sentence about an actor who does something, at a frame in which the clip stands still
 
-The last two are names of pairs (``stages.core.vocabulary``), one of each a frame where there is one, chosen by the
-frame's name. A frame in which an actor's action is not told has no ``other_action``; data of one kind of actor has no
-``nobody``.
+``nobody`` and ``other_action`` are names of pairs (``stages.core.vocabulary``), one of each a frame where there is one,
+chosen by the frame's name. A frame in which an actor's action is not told has no ``other_action``; data of one kind of
+actor has no ``nobody``.
+
+``gone`` and ``stopped`` are asked of any clip, whether or not somebody leaves it or stops: of its annotated frame in
+the middle the window is cut or held (``seen``). Gone is who can be cut off on one side, with all places where annotated
+frames of the clip have him, so that a third of the picture or more is left and nobody of his kind in it.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
-from stages.core import items, sentences, tables
+from stages.core import items, sentences, tables, transforms
 from stages.core.dataset import Dataset
 from stages.core.labels import LabelSpace
 from stages.core.vocabulary import queries
+from stages.core.windows import Sample
 
-ASKED, LEFT, NOBODY, OTHER_ACTION = KINDS = ("asked", "left", "nobody", "other_action")
+ASKED, LEFT, NOBODY, OTHER_ACTION, GONE, STOPPED = KINDS = (
+    "asked", "left", "nobody", "other_action", "gone", "stopped"
+)  # fmt: skip
+UNTOLD = 255
+"""For an actor of whom nobody told who it is."""
+LEAST_PART = 1 / 3
+"""Share of a frame's width that is left where an actor is gone."""
 
 Pairs = Mapping[int, set[tuple[int, int]]]
 """Frame -> the actors and actions that are told in it; 0 or 255 for one that nobody told."""
@@ -37,6 +52,27 @@ class Question:
     frame: int
     kind: str
     sentence: str
+    columns: tuple[int, int] | None = None  # of the frame that are seen, first and behind the last; None: all
+
+
+def seen(window: Sample, question: Question, *, position: int) -> Sample:
+    """``window`` as ``question`` is asked of it; its frame is at ``position``."""
+    if question.kind == STOPPED:
+        still = np.repeat(window.frames[position : position + 1], len(window.frames), axis=0)
+        return replace(window, frames=still, flow=None if window.flow is None else np.zeros_like(window.flow))
+    if question.columns is not None:
+        first, behind = question.columns
+        return transforms.crop(window, 0, first, window.frames.shape[1], behind - first)
+    return window
+
+
+def by_view(asked: Iterable[Question]) -> list[list[Question]]:
+    """``asked`` of one frame, in groups that see the same of it."""
+
+    def view(question: Question) -> tuple[bool, tuple[int, int]]:
+        return question.kind == STOPPED, question.columns or (0, 0)
+
+    return [list(group) for _, group in groupby(sorted(asked, key=view), key=view)]
 
 
 def questions(samples: Dataset) -> dict[str, list[Question]]:
@@ -45,9 +81,11 @@ def questions(samples: Dataset) -> dict[str, list[Question]]:
     spoken: dict[str, list[sentences.Sample]] = {video: [] for video in samples.videos}
     for one in samples.sentences:
         spoken[one.video].append(one)
-    rows = tables.read_parquet(samples.index / "instances.parquet", tables.INSTANCES)
+    table = tables.read_parquet(samples.index / "instances.parquet", tables.INSTANCES)
+    instances: dict[str, list[dict[str, Any]]] = {}
     shown: dict[str, dict[int, set[tuple[int, int]]]] = {}
-    for row in rows.select(["video", "frame", "actor", "actions"]).to_pylist():
+    for row in table.select(["video", "frame", "instance", "actor", "actions", "x1", "x2"]).to_pylist():
+        instances.setdefault(row["video"], []).append(row)
         told = shown.setdefault(row["video"], {}).setdefault(row["frame"], set())
         told |= {(row["actor"], action) for action in row["actions"] or [0]}
     names = queries(samples.label_space, "joint")
@@ -58,6 +96,7 @@ def questions(samples: Dataset) -> dict[str, list[Question]]:
             *(Question(one.image_id, one.frame, ASKED, one.sentence) for one in of_video),
             *_left(of_video, frames),
             *_of_pairs(video, frames, shown.get(video, {}), samples.label_space, names),
+            *_staged(of_video, frames[len(frames) // 2], instances.get(video, []), samples.label_space),
         ]
     return asked
 
@@ -92,3 +131,31 @@ def _of_pairs(
             if possible:
                 found.append(Question(f"{kind} {frame}", frame, kind, names[int(random.choice(possible))]))
     return found
+
+
+def _staged(
+    spoken: Iterable[sentences.Sample], frame: int, instances: Sequence[Mapping[str, Any]], space: LabelSpace
+) -> Iterator[Question]:
+    """Sentences about the actors in ``frame``: who is cut off, and who does something until the clip stands still."""
+    does = {row["instance"]: row["actions"] for row in instances if row["frame"] == frame}
+    for one in spoken:
+        if one.frame != frame:
+            continue
+        columns = _beside(one, instances)
+        if columns is not None:
+            yield Question(f"{GONE} {one.image_id}", frame, GONE, one.sentence, columns)
+        if does[one.instance] and all(space.actions[action] != "none" for action in does[one.instance]):
+            yield Question(f"{STOPPED} {one.image_id}", frame, STOPPED, one.sentence)
+
+
+def _beside(asked: sentences.Sample, instances: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
+    """The columns on the wider side of an actor, None where they are too few or show another whom one may mean."""
+    (kind,) = {row["actor"] for row in instances if row["instance"] == asked.instance and row["frame"] == asked.frame}
+    own = [row for row in instances if row["instance"] == asked.instance]
+    left, right = int(min(row["x1"] for row in own)), int(np.ceil(max(row["x2"] for row in own)))
+    first, behind = (0, left) if left >= asked.width - right else (right, asked.width)
+    others = [row for row in instances if row["instance"] != asked.instance]
+    alike = [row for row in others if row["actor"] == kind or UNTOLD in (row["actor"], kind)]
+    if behind - first < LEAST_PART * asked.width or any(row["x1"] < behind and first < row["x2"] for row in alike):
+        return None
+    return first, behind

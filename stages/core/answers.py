@@ -1,8 +1,9 @@
 """What a trained run answers to sentences about clips, and how right it is.
 
 Reads what the run reads of a clip, and the sentences of data/index. A frame is encoded once for all that is asked about
-it. Beside every sentence of the data set there are questions about nobody in the frame (``stages.core.absent``), whose
-masks should be empty. Writes predictions/: a pack a clip, and the answers to the data set's sentences as COCO json.
+it as it is. Beside every sentence of the data set there are questions about nobody in the frame
+(``stages.core.absent``), whose masks should be empty. Writes predictions/: a pack a clip, and the answers to the data
+set's sentences as COCO json.
 
 Axes: N sentences about one frame, L words of one, H height, W width.
 """
@@ -73,8 +74,10 @@ def answer_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], targ
     rows = []
     with computing_in(parameters["precision"], predictor.device):
         for frame, window in prediction.read_windows({**argument, "frames": sorted(of_frame)}, predictor.config):
-            responses = respond(predictor, window, [argument["words"][one.sentence] for one in of_frame[frame]])
-            rows += [_row(one, response) for one, response in zip(of_frame[frame], responses, strict=True)]
+            for asked in absent.by_view(of_frame[frame]):
+                view = absent.seen(window, asked[0], position=predictor.config.window.before)
+                responses = respond(predictor, view, [argument["words"][one.sentence] for one in asked])
+                rows += [_row(one, response) for one, response in zip(asked, responses, strict=True)]
     write_pack(target, {name: [row[name] for row in rows] for name in ANSWER_PACK.names}, ANSWER_PACK)
 
 

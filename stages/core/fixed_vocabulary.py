@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from models.inference import computing_in
-from stages.core import answers, items, png, prediction, video_scores
+from stages.core import answers, items, png, prediction, video_scores, vocabulary
 from stages.core.dataset import Dataset
 from stages.core.items import BadItem
 from stages.core.runs import Run
@@ -38,14 +38,10 @@ def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
     Raises ``ValueError`` where the scores are not there, or an actor does several things at once.
     """
     labels = samples.label_space
-    if labels.multi_label:
-        raise ValueError(
-            f"{run.name}: an actor does several things at once in this data set, and a fixed vocabulary gives a pixel "
-            "one; leave this run out of params.yaml"
-        )
+    vocabulary.check(labels, run=run.name)
     scores = _scores(run, samples)
-    vocabulary = {kind: queries(labels, kind) for kind in KINDS}
-    asked = list(dict.fromkeys(query for of_kind in vocabulary.values() for query in of_kind.values()))
+    possible = {kind: queries(labels, kind) for kind in KINDS}
+    asked = list(dict.fromkeys(query for of_kind in possible.values() for query in of_kind.values()))
     known = answers.vectors_of(data / "train" / run.name, sentences=asked)
     words = {query: matrix for query in asked if len(matrix := known.of(query)[0])}
     if unknown := [query for query in asked if query not in words]:
@@ -56,8 +52,8 @@ def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
         if item.name in scores:
             ids = selected(scores[item.name], labels)
             chosen = {
-                kind: {label: vocabulary[kind][label] for label in ids[kind] if vocabulary[kind][label] in words}
-                for kind in KINDS
+                kind: {label: of_kind[label] for label in ids[kind] if of_kind[label] in words}
+                for kind, of_kind in possible.items()
             }
         own = {query: words[query] for of_kind in (chosen or {}).values() for query in of_kind.values()}
         digests = items.digest({query: matrix.tobytes().hex() for query, matrix in own.items()})

@@ -69,14 +69,16 @@ def edited(path: Path = PARAMS) -> Iterator[Any]:
 
 def load(section: str, model: type[S], *, path: Path = PARAMS) -> S:
     """Section ``section`` (dots lead into it) as ``model``. Raises ``ValueError`` that says what to mend."""
-    content: Any = read(path)
-    walked = []
+    return select(read(path), section, model, path=path)
+
+
+def select(content: Any, section: str, model: type[S], *, path: Path) -> S:
+    """``load`` of the ``content`` that was read from ``path``."""
     for key in section.split("."):
         if not isinstance(content, dict) or key not in content:
-            known = list(content) if isinstance(content, dict) else []
+            known = [str(name) for name in content] if isinstance(content, dict) else []
             raise ValueError(f"{path}: no section `{section}`{nearest(key, known)}")
         content = content[key]
-        walked.append(key)
     return validate(content or {}, model, where=f"{path}: section `{section}`")
 
 

@@ -66,7 +66,7 @@ class Predictor:
         )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # a front-end and its back-end take turns
 def load_predictor(folder: Path, weights: str) -> Predictor:
     """The run at ``folder`` (model.pt, run.json). ``weights``, its digest, tells runs at one path apart."""
     del weights

@@ -78,11 +78,12 @@ def fit(
         optimiser = _optimiser(training, list(groups.values()), rates)
         curve: list[dict[str, float]] = []
         start = 0
+        device = next(network.parameters()).device
         if checkpointing.path.exists():
             saved = torch.load(checkpointing.path, weights_only=True, map_location="cpu")
             network.load_state_dict(saved["network"])
             optimiser.load_state_dict(saved["optimiser"])
-            torch.set_rng_state(saved["random"])
+            restore_random_state(saved["random"], device)
             start, curve = saved["step"], saved["curve"]
             print(f"{name}: goes on from step {start} of {training.steps}")
             if log is not None:
@@ -92,7 +93,6 @@ def fit(
         sums: dict[str, float] = {}
         saved_at = time.monotonic()
         network.train()
-        device = next(network.parameters()).device
         stream = batches(start) if start < training.steps else iter(())
         bar = progress.add_task(name, total=training.steps, completed=start)
         for step in range(start, training.steps):
@@ -123,7 +123,7 @@ def fit(
             due = time.monotonic() - saved_at > checkpointing.seconds
             # Only where a row of the curve ends, so that a resumed curve has the same rows.
             if step + 1 == training.steps or (due and (step + 1) % every == 0):
-                _save(checkpointing.path, network, optimiser, step + 1, curve)
+                _save(checkpointing.path, network, optimiser, step + 1, curve, random_state(device))
                 saved_at = time.monotonic()
     network.eval()
     if training.steps > start:
@@ -145,6 +145,19 @@ def learning_rate_factor(training: Training, step: int) -> float:
         at, _, factor = rest.partition(":")
         return float(factor) ** sum(step >= int(number) for number in at.split(","))
     raise ValueError(f"schedule `{training.schedule}`: write poly, cosine or step:<at>,<at>,...:<factor>")
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """State of the generators that a training on ``device`` draws from: the CPU's, and a GPU's own for dropout."""
+    cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Undo what was drawn since ``random_state``; a training that moved to or from a GPU keeps the CPU's alone."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
@@ -179,14 +192,19 @@ def _optimiser(training: Training, groups: list[list[nn.Parameter]], rates: list
 
 
 def _save(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, step: int, curve: list[dict[str, float]]
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    curve: list[dict[str, float]],
+    random: dict[str, Tensor],
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     state = {
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
-        "random": torch.get_rng_state(),
+        "random": random,
         "step": step,
         "curve": curve,
     }

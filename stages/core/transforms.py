@@ -71,7 +71,8 @@ def _mirror(flow: np.ndarray) -> np.ndarray:
 
 
 def swap_sides(sentence: str) -> str:
-    """`left` for `right` and the other way round, as whole words, capitals kept."""
+    """`left` for `right` and the other way round, capitals kept; in `leftmost`, `rightward` and `left-hand` too, not in
+    `upright`."""
     other = {"left": "right", "right": "left"}
 
     def swap(match: re.Match[str]) -> str:
@@ -81,7 +82,7 @@ def swap_sides(sentence: str) -> str:
             return swapped.upper()
         return swapped.capitalize() if word[0].isupper() else swapped
 
-    return re.sub(r"\b(?:left|right)\b", swap, sentence, flags=re.IGNORECASE)
+    return re.sub(r"\b(?:left|right)(?=(?:most|wards?|hand)?\b)", swap, sentence, flags=re.IGNORECASE)
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
@@ -114,22 +115,30 @@ def augment(sample: Sample, random: np.random.Generator, *, height: int | None, 
     rows, columns = (max(1, round(length / scale)) for length in size)
     top = int(random.integers(min(0, full_height - rows), max(0, full_height - rows) + 1))
     left = int(random.integers(min(0, full_width - columns), max(0, full_width - columns) + 1))
-    return _flip_and_jitter(resize(crop(sample, top, left, rows, columns), *size), random)
+    sample = _flip(resize(crop(sample, top, left, rows, columns), *size), random)
+    return replace(sample, frames=jitter(sample.frames, random))
 
 
 def augment_whole(sample: Sample, random: np.random.Generator, *, height: int | None, size: tuple[int, int]) -> Sample:
-    """A random flip and colour jitter of the whole frame, which ``to_fit`` resized and ``crop`` pads to ``size``.
+    """A random flip of the whole frame, which ``to_fit`` resized and ``crop`` pads to ``size``.
 
-    For windows with a sentence: a crop can cut off who is meant, or leave somebody else as "the left one". Padding lies
-    below and at the right ("frames are padded to have the same size", Gavrilyuk et al. 2018, section 3.2).
+    For windows with a sentence: a crop can cut off who is meant, or leave somebody else as "the left one"; in other
+    colours no car is "the red car". Padding lies below and at the right ("frames are padded to have the same size",
+    Gavrilyuk et al. 2018, section 3.2).
     """
-    return crop(_flip_and_jitter(to_fit(sample, height=height, size=size), random), 0, 0, *size)
+    return crop(_flip(to_fit(sample, height=height, size=size), random), 0, 0, *size)
 
 
-def _flip_and_jitter(sample: Sample, random: np.random.Generator) -> Sample:
-    if random.random() < 0.5:
-        sample = flip(sample)
-    return replace(sample, frames=jitter(sample.frames, random))
+def augment_little(sample: Sample, random: np.random.Generator, *, height: int | None, size: tuple[int, int]) -> Sample:
+    """A random flip, then a random crop of ``size`` of the frame at ``height`` (Gavrilyuk et al. 2018, section 5.3)."""
+    sample = _flip(to_height(sample, height), random)
+    free = (length - side for length, side in zip(sample.frames.shape[1:3], size, strict=True))
+    top, left = (int(random.integers(min(0, least), max(0, least) + 1)) for least in free)
+    return crop(sample, top, left, *size)
+
+
+def _flip(sample: Sample, random: np.random.Generator) -> Sample:
+    return flip(sample) if random.random() < 0.5 else sample
 
 
 def _apply(

@@ -42,7 +42,10 @@ def pack_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target
 
 
 def decode(path: Path) -> Iterator[np.ndarray]:
-    """Frames of a video file, or pictures of a folder, in order: (H, W, 3) uint8 BGR, OpenCV's order of channels."""
+    """Frames of a video file, or pictures of a folder, in order: (H, W, 3) uint8 BGR, OpenCV's order of channels.
+
+    They are upright, as players show them: telephones store how far to turn the frames, not turned ones.
+    """
     if path.is_dir():
         yield from map(_read_picture, pictures(path))
         return
@@ -52,7 +55,10 @@ def decode(path: Path) -> Iterator[np.ndarray]:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1  # clips are the parallelism
         for frame in container.decode(stream):
-            yield frame.to_ndarray(format="bgr24")
+            if frame.rotation % 90:
+                raise BadItem(f"to be shown turned by {frame.rotation} degrees, which is no multiple of 90")
+            # Both count counterclockwise.
+            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90))
 
 
 def pictures(folder: Path) -> list[Path]:

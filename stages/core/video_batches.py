@@ -1,6 +1,6 @@
 """Batches for methods that say what a video shows: random clips of it, and all that it shows.
 
-Frames and flow of a clip get the same crop, flip and colours. The truth is the video's: the pairs of the instances in
+Frames and flow of a clip get the same crop and flip. The truth is the video's: the pairs of the instances in
 all its annotated frames, whichever of its frames a clip holds.
 
 Axes: B batch, T frames of a clip, P pairs without background.
@@ -44,8 +44,8 @@ class _Clips(TorchDataset[Shown]):
         start = int(random.integers(max(length - self._config.frames, 0) + 1))
         numbers = vocabulary.clip_numbers(start, length=self._config.frames, frames=length)
         clip = windows.read(self._samples, video, numbers, labelled=False)
-        clip = transforms.augment(clip, random, height=self._config.height, size=self._config.crop)
-        return clip, self._pairs[video]
+        augment = transforms.augment if self._config.jitter else transforms.augment_little
+        return augment(clip, random, height=self._config.height, size=self._config.crop), self._pairs[video]
 
 
 def to_batch(seen: Sequence[Shown], *, encoding: str) -> VideoBatch:
@@ -62,7 +62,7 @@ def training_batches(
 ) -> Iterator[VideoBatch]:
     """Batches of steps ``start`` to ``steps - 1``; ``loaders`` processes read ahead (0: none).
 
-    ``config`` says ``frames``, ``height``, ``crop`` and ``flow_encoding``.
+    ``config`` says ``frames``, ``height``, ``crop``, ``jitter`` and ``flow_encoding``.
     """
     assert samples.index is not None, "loaded with its tables"
     truth = classification.load_truth(samples.index, labels=samples.label_space, split=samples.split)

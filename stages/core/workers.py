@@ -7,16 +7,19 @@ or ``ACTOR_ACTION_RUNNER``.
 
 import multiprocessing
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from itertools import islice
+from itertools import islice, takewhile
+from multiprocessing.queues import SimpleQueue
 from typing import Any, Literal
-
-import cv2
 
 from stages.core.params import Section, load
 
 RUNNER_VARIABLE = "ACTOR_ACTION_RUNNER"
+PROCESSES_VARIABLE = "ACTOR_ACTION_PROCESSES"
+"""How many processes a flow lets one of its stages use, while others run beside it."""
 RAY_BATCH = 25
 """Items a Ray task: twenty tasks of 25 are ten times cheaper than 500 of one."""
 
@@ -30,8 +33,24 @@ class Workers(Section):
 
     @property
     def count(self) -> int:
-        """Processes of this machine to use."""
-        return self.processes or os.cpu_count() or 1
+        """Processes of this machine to use: as params.yaml says, else as the flow says, else one per core."""
+        return self.processes or int(os.environ.get(PROCESSES_VARIABLE, 0)) or cores()
+
+
+def cores() -> int:
+    """The cores that this process may use: a container or SLURM can grant fewer than the machine has."""
+    return len(os.sched_getaffinity(0))
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; found without the seconds of torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:  # CUDA stops at -1
+        return list(takewhile(lambda name: name not in ("", "-1"), map(str.strip, chosen.split(","))))
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
 
 
 def configured() -> Workers:
@@ -52,14 +71,19 @@ def compute(
     """Yield ``(position, function(arguments[position]))`` in the order of completion.
 
     ``function`` must be importable by name in another process. Its exception ends the iteration; what was computed
-    before has been yielded. ``gpu``: each Ray task asks for a share of a GPU where the cluster has one.
+    before has been yielded. ``gpu``: each Ray task asks for a share of a GPU where the cluster has one; processes are
+    no more than have their share, and spread over the GPUs.
     """
     if not arguments:
         return iter(())
     if workers.runner == "ray":
         return _ray(function, arguments, gpu_share=workers.gpu_share if gpu else 0.0)
     if workers.runner == "processes" and workers.count > 1 and len(arguments) > 1:
-        return _processes(function, arguments, count=min(workers.count, len(arguments)))
+        gpus = visible_gpus() if gpu else []
+        count = min(workers.count, len(arguments))
+        if gpus and workers.gpu_share > 0:
+            count = min(count, max(1, int(len(gpus) / workers.gpu_share)))
+        return _processes(function, arguments, count=count, gpus=gpus)
     return _serial(function, arguments)
 
 
@@ -69,10 +93,16 @@ def _serial(function: Task, arguments: Sequence[Any]) -> Iterator[tuple[int, Any
         yield position, function(argument)
 
 
-def _processes(function: Task, arguments: Sequence[Any], *, count: int) -> Iterator[tuple[int, Any]]:
+def _processes(
+    function: Task, arguments: Sequence[Any], *, count: int, gpus: Sequence[str]
+) -> Iterator[tuple[int, Any]]:
     # forkserver: a fork of a process that runs threads (torch, arrow) can deadlock, and spawn imports everything anew.
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_single_thread) as pool:
+    own_gpus: SimpleQueue[str] = context.SimpleQueue()
+    for number in range(count if gpus else 0):
+        own_gpus.put(gpus[number % len(gpus)])
+    started = (own_gpus,) if gpus else ()
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=started) as pool:
         queue = iter(enumerate(arguments))
         running: dict[Future[Any], int] = {}
         try:
@@ -119,7 +149,15 @@ def _batch(function: Task, arguments: Sequence[Any]) -> list[Any]:
     return [function(argument) for argument in arguments]
 
 
+def _begin(own_gpus: "SimpleQueue[str] | None" = None) -> None:
+    if own_gpus is not None:  # the fork server may have imported torch, but CUDA reads this at its first call
+        os.environ["CUDA_VISIBLE_DEVICES"] = own_gpus.get()
+    _single_thread()
+
+
 def _single_thread() -> None:
+    import cv2  # not above: a flow imports this module, and needs no cv2
+
     # Items are the parallelism; and the number of threads must be fixed for the same bytes everywhere.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     cv2.setNumThreads(1)

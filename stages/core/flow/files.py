@@ -19,7 +19,7 @@ import numpy as np
 MAGIC = 202021.25
 """First four bytes of a .flo: "PIEH" as a float32, little endian."""
 UNKNOWN = 1e9
-"""Values larger than this stand for flow that nobody knows; it is written as ten times as much."""
+"""Values larger than this stand for flow that nobody knows; Middlebury writes ten times as much."""
 LARGEST = 2**25
 """Pixels of the largest picture that is believed, 8K video; a broken header can claim any size."""
 SPLIT_FILE = "FlyingChairs_train_val.txt"
@@ -63,16 +63,6 @@ def read_flo(path: Path) -> np.ndarray:
     return flow
 
 
-def write_flo(path: Path, flow: np.ndarray) -> None:
-    """Write (H, W, 2) flow in pixels; a pixel with a component that is not finite becomes unknown."""
-    height, width, components = flow.shape
-    if components != 2:
-        raise ValueError(f"{path}: flow of shape {flow.shape}; a .flo file holds (height, width, 2)")
-    known = np.isfinite(flow).all(-1, keepdims=True)
-    values = np.where(known, flow, 10 * UNKNOWN).astype("<f4")
-    path.write_bytes(_FLO_HEADER.pack(MAGIC, width, height) + values.tobytes())
-
-
 def read_ppm(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a binary .ppm (P6) of 8 bits."""
     content = _content(path)
@@ -91,12 +81,6 @@ def read_ppm(path: Path) -> np.ndarray:
     if picture is None or picture.shape[:2] != (height, width):
         raise ValueError(f"{path} can't be decoded; write it again, without comments in its header")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
-def write_ppm(path: Path, picture: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB."""
-    height, width = picture.shape[:2]
-    path.write_bytes(b"P6\n%d %d\n255\n" % (width, height) + picture.astype(np.uint8).tobytes())
 
 
 def chairs(folder: Path, *, split: Literal["train", "validation"] | None = None) -> list[int]:
@@ -129,14 +113,6 @@ def read_pair(folder: Path, number: int) -> Pair:
     if len(sizes) > 1:
         raise ValueError(f"{flow_path}: pictures and flow have different sizes, {sorted(sizes)}; unpack the pair again")
     return pair
-
-
-def write_pair(folder: Path, number: int, pair: Pair) -> None:
-    """Write ``pair`` as number ``number`` (1 to 99999) of a folder in FlyingChairs' layout."""
-    first_path, second_path, flow_path = _paths(folder, number)
-    write_ppm(first_path, pair.first)
-    write_ppm(second_path, pair.second)
-    write_flo(flow_path, pair.flow)
 
 
 def _paths(folder: Path, number: int) -> tuple[Path, Path, Path]:

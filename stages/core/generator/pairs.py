@@ -10,7 +10,6 @@ H rows, W columns; 2 of the frames.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -43,16 +42,6 @@ class ExactPair(Pair):
     """A pair that was made: ``parts`` (2, H, W) uint8 is the part seen at each pixel of both frames."""
 
     parts: np.ndarray
-
-    @cached_property
-    def occluded(self) -> np.ndarray:
-        """(H, W) bool: pixels of the first frame that something hides in the second, or that leave it."""
-        height, width = self.parts.shape[1:]
-        x = np.rint(np.arange(width) + self.flow[..., 0]).astype(np.int64)
-        y = np.rint(np.arange(height)[:, None] + self.flow[..., 1]).astype(np.int64)
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        landed = self.parts[1][np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
-        return ~inside | (landed != self.parts[0])
 
 
 def make_pair(

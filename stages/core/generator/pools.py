@@ -5,7 +5,6 @@ A pool is a finite list of looks per actor and of backgrounds, each of which is 
 """
 
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -35,12 +34,3 @@ def look_count(pool: str) -> int:
 def background_count(pool: str) -> int:
     """How many backgrounds the pool holds."""
     return BACKGROUNDS.get(pool, OTHER_BACKGROUNDS)
-
-
-def pool_seeds(pool: str, actors: int = 7) -> Iterator[int]:
-    """Every seed of the pool: looks of actors 1 to ``actors``, then backgrounds."""
-    for actor in range(1, actors + 1):
-        for index in range(look_count(pool)):
-            yield derive_seed(pool, "look", actor, index)
-    for index in range(background_count(pool)):
-        yield derive_seed(pool, "background", index)

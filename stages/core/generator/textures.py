@@ -16,10 +16,6 @@ TILE = 64
 
 Colour = tuple[float, float, float]
 
-COLOUR_NAMES = (
-    "black", "grey", "white", "red", "orange", "brown", "yellow", "green", "turquoise", "blue", "purple", "pink",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Paint:
@@ -57,7 +53,7 @@ def darker(colour: Colour, factor: float) -> Colour:
 
 
 def colour_name(rgb: Colour) -> str:
-    """The everyday word for a colour, one of ``COLOUR_NAMES``."""
+    """The everyday word for a colour."""
     r, g, b = (c / 255.0 for c in rgb)
     high, low = max(r, g, b), min(r, g, b)
     if high < 0.22:

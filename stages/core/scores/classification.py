@@ -1,4 +1,4 @@
-"""Score of multi-label video classification (Gavrilyuk et al. 2018, section 5.4: 70 %), in percent.
+"""Score of multi-label video classification (Gavrilyuk et al. 2018, section 5.3: 70 %), in percent.
 
 The mean over A2D's 43 valid pairs of the average precision of videos, ranked by their score for the pair. A video's
 pairs are those of all instances in its annotated test frames. The paper doesn't say which average precision it takes:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
+from pydantic import Field
 
 from stages.core.params import Section
 
@@ -19,7 +20,7 @@ Values = dict[str, float]
 class Parameters(Section):
     """Section ``evaluate`` of params.yaml: the draws of clips, for intervals and tests alike."""
 
-    resamples: int
+    resamples: int = Field(ge=1)
     seed: int
 
 

@@ -1,4 +1,6 @@
-"""One run at a time: the lock of a workspace. The operating system frees it however its holder ends."""
+"""One run, or ``stages.data put``, at a time: the lock of a workspace. The operating system frees it however its holder
+ends.
+"""
 
 import contextlib
 import fcntl
