@@ -271,6 +271,14 @@ def test_an_unforeseen_error_names_its_item_and_keeps_what_was_finished(
         bench.run(100, resources=resources)
 
 
+def test_results_on_another_machine_s_disk_are_missed_by_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "compute", lambda _, arguments, **__: enumerate(arguments))
+    with pytest.raises(
+        ValueError, match="no record of n1, which was computed: Ray on several machines needs"
+    ):
+        bench.run(1, 2)
+
+
 def test_a_result_whose_bytes_changed_is_computed_again(bench: Bench) -> None:
     bench.run(1, 2)
     output = bench.output / "clips" / "n2.txt"

@@ -185,8 +185,8 @@ def test_a_training_and_its_evaluation_become_one_run_each_with_all_they_hold(ml
         "actor_loss": [(10, 0.5), (20, 0.5), (30, 0.5)],
     }
     assert training.data.params | {"rate": "1", "common/config": "small", "steps": "30"} == training.data.params
-    tags = {"method": "deeplab", "inputs": "rgb+flow", "variant": "full", "seed": "0"}
-    assert training.data.tags | tags == training.data.tags
+    tags = {"method": "deeplab", "inputs": "rgb+flow", "variant": "full", "seed": "0", "config": "small"}
+    assert all(run.data.tags | tags == run.data.tags for run in (training, evaluation))
     assert training.info.status == "FINISHED"
     dataset = training.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("toy", ("ab" * 32)[:36])

@@ -96,6 +96,11 @@ def run(
     manifest = []
     (output / "clips").mkdir(parents=True, exist_ok=True)
     for item in items:
+        if not _record(folder, keys[item.name]).exists():
+            raise ValueError(
+                f"{folder} has no record of {item.name}, which was computed: Ray on several machines needs .items on a "
+                "file system that all nodes share, at the same path"
+            )
         record = json.loads(_record(folder, keys[item.name]).read_text())
         if "quarantine" in record:
             quarantined[item.name] = record["quarantine"]

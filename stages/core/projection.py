@@ -149,7 +149,12 @@ def _finish(store: Store, run: "Run", content: Mapping[str, Any], *, context: st
 
 def _tags(result: Result, content: Mapping[str, Any], stage: str) -> dict[str, str]:
     names = ("run", "method", "inputs", "variant", "seed")
-    own = {"stage": stage, "stage_key": result.key, "dataset_hash": content["dataset"]["hash"]}
+    own = {
+        "stage": stage,
+        "stage_key": result.key,
+        "dataset_hash": content["dataset"]["hash"],
+        "config": _size(content),
+    }
     return {**own, **{name: str(content[name]) for name in names}}
 
 
@@ -161,15 +166,18 @@ def _add_sheet(store: Store, run: "Run") -> None:
 
 def _add_profile(store: Store, run: "Run", content: Mapping[str, Any]) -> None:
     """Times measured by `stages.profile`; measured anew, they are a further point, at their file's time."""
-    configs = [str(value) for key, value in flat(content["parameters"]).items() if key.split("/")[-1] == "config"]
-    for config in configs[:1]:
-        path = PROFILES / f"{content['method']}-{content['inputs']}-{config}.json"
-        if (digest := _md5(path)) is None or run.data.tags.get("profile") == digest:
-            continue
-        values = _numbers(flat({"profile": json.loads(path.read_text())}))
-        steps = [step for logged in store.points(run).items() if logged[0] in values for step in logged[1]]
-        store.log(run, [(max(steps, default=-1) + 1, values)], {})
-        store.describe(run, parameters={}, tags={"profile": digest})
+    path = PROFILES / f"{content['method']}-{content['inputs']}-{_size(content)}.json"
+    if (digest := _md5(path)) is None or run.data.tags.get("profile") == digest:
+        return
+    values = _numbers(flat({"profile": json.loads(path.read_text())}))
+    steps = [step for logged in store.points(run).items() if logged[0] in values for step in logged[1]]
+    store.log(run, [(max(steps, default=-1) + 1, values)], {})
+    store.describe(run, parameters={}, tags={"profile": digest})
+
+
+def _size(content: Mapping[str, Any]) -> str:
+    """`small` or `paper`: runs of both have one name."""
+    return str(content["parameters"]["common"]["config"])
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
