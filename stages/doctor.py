@@ -138,7 +138,7 @@ def disk(root: Path) -> Result:
     needed = max(2e9, GROWTH * sum(out.get("size", 0) for out in outs))
     free = shutil.disk_usage(root).free
     detail = f"{free / 1e9:.1f} GB free, up to {needed / 1e9:.1f} GB needed from nothing"
-    mend = "free some, or move .dvc/cache: dvc cache dir --local PATH; old results: dvc gc --workspace"
+    mend = "free some, or move .dvc/cache: dvc cache dir --local PATH; old results: dvc gc --workspace, stages.prune"
     return Result("ok", detail) if free >= needed else Result("fail" if free < 1e9 else "warn", detail, mend)
 
 

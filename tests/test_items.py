@@ -273,9 +273,7 @@ def test_an_unforeseen_error_names_its_item_and_keeps_what_was_finished(
 
 def test_results_on_another_machine_s_disk_are_missed_by_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "compute", lambda _, arguments, **__: enumerate(arguments))
-    with pytest.raises(
-        ValueError, match="no record of n1, which was computed: Ray on several machines needs"
-    ):
+    with pytest.raises(ValueError, match="no record of n1, which was computed: Ray on several machines needs"):
         bench.run(1, 2)
 
 
