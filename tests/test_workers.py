@@ -102,15 +102,19 @@ def test_a_flow_bounds_the_processes_unless_params_yaml_names_them(monkeypatch: 
     assert Workers(processes=5).count == 5
 
 
-def gpu_of_this_process(_: int) -> str:
-    time.sleep(0.2)  # so that no process takes all
+def gpu_of_this_process(folder: Path) -> str:
+    """The GPU of this process, once there is another process too: it must not take all the work."""
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
     return os.environ.get("CUDA_VISIBLE_DEVICES", "all")
 
 
-def test_processes_spread_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_spread_over_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     many = Workers(runner="processes", processes=8, gpu_share=1.0)
-    assert {gpu for _, gpu in compute(gpu_of_this_process, list(range(8)), workers=many, gpu=True)} == {"2", "5"}
+    assert {gpu for _, gpu in compute(gpu_of_this_process, [tmp_path] * 2, workers=many, gpu=True)} == {"2", "5"}
 
 
 @pytest.mark.parametrize(
