@@ -122,6 +122,12 @@ def test_of_who_is_gone_the_wider_side_is_seen_that_no_annotated_frame_shows_him
     assert beside(tmp_path, (0, DOG, 4, 7)) == {"dog 0": (0, 4)}
 
 
+def test_an_id_that_two_instances_of_a_frame_have_is_no_error(tmp_path: Path) -> None:
+    """As in frame 25 of the release's EadxBPmQvtg."""
+    found = asked(tmp_path, [(3, 0, CAT, RUN_), (3, 0, DOG, RUN_)], [(0, "the cat")])
+    assert of_kind(found, "asked") == of_kind(found, "stopped") == [(3, "the cat")]
+
+
 def test_whose_action_is_none_or_untold_can_t_stop(tmp_path: Path) -> None:
     none = A2D.actions.index("none")
     found = asked(tmp_path, [(3, 0, CAT, RUN_), (3, 1, DOG, none), (3, 2, DOG, None)], [(0, "a"), (1, "b"), (2, "c")])

@@ -150,8 +150,8 @@ def _staged(
 
 def _beside(asked: sentences.Sample, instances: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
     """The columns on the wider side of an actor, None where they are too few or show another whom one may mean."""
-    (kind,) = {row["actor"] for row in instances if row["instance"] == asked.instance and row["frame"] == asked.frame}
     own = [row for row in instances if row["instance"] == asked.instance]
+    kind = own[0]["actor"]
     left, right = int(min(row["x1"] for row in own)), int(np.ceil(max(row["x2"] for row in own)))
     first, behind = (0, left) if left >= asked.width - right else (right, asked.width)
     others = [row for row in instances if row["instance"] != asked.instance]
