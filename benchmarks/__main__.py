@@ -24,7 +24,7 @@ from benchmarks import (
     threads,
 )
 from benchmarks.ratio import Ratio
-from stages.core import cli
+from stages.core import cli, workers
 from stages.core.params import nearest
 
 
@@ -77,7 +77,7 @@ def main(
     console = Console()
     console.print(table)
     load = os.getloadavg()[0]
-    if load > 2 * (os.cpu_count() or 1):
+    if load > 2 * workers.cores():
         console.print(f"the machine was busy with other work (load {load:.1f}): ratios of small times are rough")
 
 

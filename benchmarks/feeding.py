@@ -5,7 +5,6 @@ same windows (JPEG and flow to arrays) and does nothing else: the decode limit. 
 deeplab's training (RGB + flow) that is spent waiting for the next batch, as params.yaml has it: one loading process.
 """
 
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from benchmarks import workspace
 from benchmarks.ratio import Ratio, seconds
 from models import deeplab
 from models.network import channels_last
-from stages.core import cli, dataset, loader, training, windows
+from stages.core import cli, dataset, loader, training, windows, workers
 from stages.core.sampler import Sampler
 
 BATCH = 8
@@ -93,7 +92,7 @@ def measure_waiting(folder: Path, *, clips: int = 8, height: int = 320, steps: i
 
 def _samples(folder: Path, clips: int, height: int) -> dataset.Dataset:
     """Generated clips, decoded and with flow, by the project's own stages."""
-    workspace.make_release(folder / "release", train=clips - 1, test=1, height=height, processes=os.cpu_count() or 1)
+    workspace.make_release(folder / "release", train=clips - 1, test=1, height=height, processes=workers.cores())
     project = workspace.make(folder / "project", folder / "release")
     project.dvc("repro", "optical_flow")
     data = project.root / "data"

@@ -4,7 +4,6 @@ Both are whole processes, with their start and imports, and the faster of two tr
 """
 
 import csv
-import os
 import shutil
 import struct
 import tempfile
@@ -15,7 +14,7 @@ import typer
 
 from benchmarks import workspace
 from benchmarks.ratio import Ratio, seconds
-from stages.core import cli
+from stages.core import cli, workers
 from stages.core.datasets import a2d
 
 PLAIN_LOOP = """
@@ -33,7 +32,7 @@ def measure(folder: Path, *, clips: int = 8, height: int = 240, copies: int = 16
     """Generate ``clips`` clips, lay each out ``copies`` times under names of its own, and decode all both ways."""
     test = max(1, clips // 4)
     release = folder / "release"
-    workspace.make_release(release, train=clips - test, test=test, height=height, processes=os.cpu_count() or 1)
+    workspace.make_release(release, train=clips - test, test=test, height=height, processes=workers.cores())
     _multiply(release, copies)
     project = workspace.make(folder / "frames", release)
     project.dvc("repro", "index")

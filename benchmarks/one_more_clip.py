@@ -1,6 +1,5 @@
 """One clip added over the whole from nothing, on index, frames and optical_flow: what the item cache saves."""
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +8,14 @@ import typer
 
 from benchmarks import workspace
 from benchmarks.ratio import Ratio, seconds
-from stages.core import cli
+from stages.core import cli, workers
 
 
 def measure(folder: Path, *, clips: int = 40, height: int = 128) -> Ratio:
     """`dvc repro optical_flow` on ``clips`` clips from nothing, then with one more (copying it in is not timed)."""
     test = max(1, clips // 4)
     videos = workspace.make_release(
-        folder / "release", train=clips + 1 - test, test=test, height=height, processes=os.cpu_count() or 1
+        folder / "release", train=clips + 1 - test, test=test, height=height, processes=workers.cores()
     )
     few = workspace.take(folder / "release", folder / "few", videos[1:])
     project = workspace.make(folder / "one_more_clip", few)

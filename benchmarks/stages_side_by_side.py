@@ -3,7 +3,6 @@
 Whole commands, with a Prefect server that stands already; every stage keeps one core busy for the same work.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from benchmarks.ratio import Ratio, seconds
 from benchmarks.workspace import CHECKOUT, Workspace
 from flows import server
 from flows.options import Options
-from stages.core import cli
+from stages.core import cli, workers
 
 WORK = """
 import hashlib, pathlib, sys
@@ -58,7 +57,7 @@ def measure(folder: Path, *, stages: int = 8, work_seconds: float = 4.0, paralle
         claim="stages side by side over one after the other, as a flow",
         seconds=together,
         against=one_by_one,
-        of=f"{stages} stages, {at_a_time} at a time, {os.cpu_count()} cores",
+        of=f"{stages} stages, {at_a_time} at a time, {workers.cores()} cores",
     )
 
 

@@ -5,7 +5,6 @@ set by it. Small convolutions have little for a second thread, and RoIAlign noth
 each other whenever the other training has the core.
 """
 
-import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,14 +15,14 @@ import typer
 from benchmarks import workspace
 from benchmarks.ratio import Ratio, seconds
 from benchmarks.workspace import Workspace
-from stages.core import cli
+from stages.core import cli, workers
 
 RUN = "joint-rgb+flow-full-{seed}"
 
 
 def measure(folder: Path, *, clips: int = 8, height: int = 128, steps: int = 100) -> Ratio:
     """Seconds of trainings of ``steps`` steps, as many as cores; ``clips`` generated clips of ``height`` pixels."""
-    cores = os.cpu_count() or 1
+    cores = workers.cores()
     names = [RUN.format(seed=seed) for seed in range(cores)]
     workspace.make_release(folder / "release", train=clips - 1, test=1, height=height, processes=cores)
     project = workspace.make(folder / "project", folder / "release", runs=names[:1])

@@ -8,7 +8,6 @@
 It is no stage of dvc.yaml: the archive is an input of the pipeline.
 """
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -19,10 +18,11 @@ from stages.core.generator import make_clip, sample_plans, write_archive, write_
 from stages.core.generator.leak import collect, confusion_text, measure
 from stages.core.generator.release import write_video
 from stages.core.labels import A2D
+from stages.core.workers import cores
 
 APPEARANCE_LIMIT, MOTION_LIMIT = 0.60, 0.85
 """One frame must tell fewer actions than the first, its flow more than the second."""
-CORES = os.cpu_count() or 1
+CORES = cores()
 
 app = typer.Typer(add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 

@@ -96,12 +96,13 @@ def run(
     manifest = []
     (output / "clips").mkdir(parents=True, exist_ok=True)
     for item in items:
-        if not _record(folder, keys[item.name]).exists():
+        try:
+            record = json.loads(_record(folder, keys[item.name]).read_text())
+        except FileNotFoundError:
             raise ValueError(
                 f"{folder} has no record of {item.name}, which was computed: Ray on several machines needs .items on a "
                 "file system that all nodes share, at the same path"
-            )
-        record = json.loads(_record(folder, keys[item.name]).read_text())
+            ) from None
         if "quarantine" in record:
             quarantined[item.name] = record["quarantine"]
             continue
