@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models import IGNORE
+from models.network import finite
 
 
 class Labels(Protocol):
@@ -96,6 +97,8 @@ class PairScores(torch.nn.Module):
     def forward(self, actor: Tensor, action: Tensor) -> Predictions:
         """Logits (B, K_actor, H, W) and (B, K_action, H, W) to label maps (B, H, W)."""
         # `max` finds the index several times faster than `argmax` does (torch 2.x on CPUs)
+        for scores in (actor, action):
+            finite(scores, "scores of pixels")
         best_actor, best_action = (scores.max(1).indices.byte() for scores in (actor, action))
         best = torch.full_like(actor[:, 0], -torch.inf)
         joint = torch.zeros_like(best_actor)

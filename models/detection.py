@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import resnet
+from models.network import finite
 from models.regions import MASK_SIDE, RegionBatch, Regions
 
 COCO = (
@@ -155,8 +156,8 @@ def best_regions(boxes: Tensor, class_scores: Tensor, *, threshold: float, iou: 
     A region is of its best class and scores as much as that; NMS is among regions of one class. What scores
     ``threshold`` or less, or has a side of less than a pixel, is dropped.
     """
-    scores, classes = class_scores[:, 1:].max(1)
-    seen = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
+    scores, classes = finite(class_scores, "scores of boxes")[:, 1:].max(1)
+    seen = (finite(boxes, "boxes")[:, 2:] - boxes[:, :2] >= 1).all(1)
     candidates = ((scores > threshold) & seen).nonzero()[:, 0]
     if not len(candidates):
         return candidates

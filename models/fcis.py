@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import detection, resnet
-from models.network import Encoder, Training, load_encoder, split_parameters
+from models.network import Encoder, Training, finite, load_encoder, split_parameters
 from models.regions import MASK_SIDE, RegionBatch, Regions
 
 GROUPS = 7
@@ -222,12 +222,14 @@ class FCIS(Encoder):
         config = self.config
         inputs, meta = self._input(frame)
         anchors, maps = self(inputs)
+        for level in (level for levels in anchors for level in levels):
+            finite(level, "scores or offsets of anchors")  # mmdet drops such anchors, and nothing would be found
         [proposals] = self._propose(anchors, meta)
         scores, masks, deltas = self.assemble(maps, bbox2roi([proposals]))
         refined = self.coder.decode(proposals, deltas, max_shape=meta["img_shape"])
         again = self.assemble(maps, bbox2roi([refined]))
         class_scores = detection.reported_scores(torch.cat([scores, again[0]]).softmax(1), self.reported)
-        probabilities = torch.cat([masks, again[1]]).softmax(2)[:, :, 1]  # (R, K learned, S, S)
+        probabilities = finite(torch.cat([masks, again[1]]), "masks").softmax(2)[:, :, 1]  # (R, K learned, S, S)
         boxes = torch.cat([proposals, refined]) / proposals.new_tensor(meta["scale_factor"] * 2)
         kept = detection.best_regions(
             boxes, class_scores, threshold=config.score_threshold, iou=config.nms, most=config.regions

@@ -4,6 +4,9 @@ In evaluation a batch norm is a factor and an offset for each channel, which the
 own weights (Jacob et al. 2018, section 3.2). Results differ in the last bits.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -12,8 +15,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils._pytree import tree_leaves
 
-from models.network import channels_last
+from models.network import channels_last, finite
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -31,6 +35,24 @@ def for_inference(network: Any) -> Any:
     """``network`` itself, in evaluation, batch norms folded, channels last. It can learn no more."""
     network.eval().requires_grad_(False)
     return channels_last(_fold_batch_norms(network))
+
+
+@contextmanager
+def naming_layers(network: nn.Module) -> Iterator[None]:
+    """Within it the first layer of ``network`` that gives a number that is not finite raises ``FloatingPointError``.
+
+    Its name is in the message. Looks at every number of every layer: for finding out, not for working.
+    """
+
+    def look(name: str, _module: nn.Module, _inputs: Any, outputs: Any) -> None:
+        for output in tree_leaves(outputs):
+            if isinstance(output, torch.Tensor):
+                finite(output, f"layer `{name}` gives numbers")
+
+    with ExitStack() as stack:
+        for name, module in network.named_modules():
+            stack.callback(module.register_forward_hook(partial(look, name)).remove)
+        yield
 
 
 def _fold_batch_norms(network: nn.Module) -> nn.Module:

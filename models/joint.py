@@ -52,7 +52,7 @@ from torch.nn import functional as F
 from models import IGNORE, detection, maskrcnn
 from models.base import SINGLE_FRAME, Labels, Predictions, Window
 from models.maskrcnn import DIVISOR, POOLED, Maps
-from models.network import Training, split_parameters
+from models.network import Training, finite, split_parameters
 from models.region_to_pixel import region_to_pixel
 from models.regions import Detections, InstanceBatch, RegionBatch
 
@@ -341,8 +341,8 @@ class Joint(nn.Module):
         if actors is None:
             marginals = actions @ self.marginals  # (R, P) -> (R, K_actor + K_action)
             actors, actions = marginals.split((len(self.actors), self.targets.shape[1]), dim=1)
-        likeliest = actors[:, 1:].max(1).indices  # as mmdet counts them, without background
-        possible = (self.targets[likeliest + 1] != IGNORE) * actions  # (R, K_action)
+        likeliest = finite(actors, "scores of actors")[:, 1:].max(1).indices  # as mmdet counts them, without background
+        possible = (self.targets[likeliest + 1] != IGNORE) * finite(actions, "scores of actions")  # (R, K_action)
         certain = (possible.max(1).values > self.config.action_threshold).nonzero()[:, 0]
         boxes = detector.refine(rois, deltas, likeliest, meta)
         kept = certain[

@@ -22,7 +22,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from models import detection, resnet
-from models.network import Encoder, Training, load_encoder, split_parameters
+from models.network import Encoder, Training, finite, load_encoder, split_parameters
 from models.regions import MASK_SIDE, RegionBatch, Regions
 
 RESNET101 = replace(resnet.RESNET101, stride=32)
@@ -146,7 +146,10 @@ class Detector(mmdet.MaskRCNN, Encoder):
 
     def propose(self, maps: Maps, meta: dict[str, Any]) -> Tensor:
         """RoIs (R, 5: 0, x1, y1, x2, y2) of one frame, best first, from the maps that the RPN sees."""
-        [proposals] = self.rpn_head.predict(maps, [DetDataSample(metainfo=meta)], rescale=False)
+        anchors = self.rpn_head(maps)
+        for level in (level for levels in anchors for level in levels):
+            finite(level, "scores or offsets of anchors")  # mmdet drops such anchors, and nothing would be found
+        [proposals] = self.rpn_head.predict_by_feat(*anchors, batch_img_metas=[meta], rescale=False)
         return bbox2roi([proposals.bboxes])
 
     def classify(self, maps: Maps, rois: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -163,7 +166,7 @@ class Detector(mmdet.MaskRCNN, Encoder):
     def soft_masks(self, maps: Maps, boxes: Tensor, classes: Tensor) -> Tensor:
         """(R, 28, 28), from 0 to 1, of boxes (R, 4) of one frame that are of ``classes`` (R,)."""
         masks = self.roi_head._mask_forward(maps, bbox2roi([boxes]))["mask_preds"]  # (R, K - 1, 28, 28)
-        return masks[torch.arange(len(boxes)), classes].sigmoid()
+        return finite(masks[torch.arange(len(boxes)), classes], "masks").sigmoid()
 
     def load_coco(self, checkpoint: dict[str, Any], *, classes: Sequence[str], where: str) -> None:
         """Load mmdet's checkpoint of COCO, as ``torch.load`` gives it, or its state dict.

@@ -45,6 +45,17 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def finite(values: Tensor, what: str) -> Tensor:
+    """``values`` themselves, of which a decision is made next.
+
+    Raises ``FloatingPointError`` where one is not finite: the largest of such numbers, or those above a threshold,
+    would be a label like any other.
+    """
+    if not values.isfinite().all():
+        raise FloatingPointError(f"{what} that are not finite")
+    return values
+
+
 class Encoder(torch.nn.Module):
     """A network that public weights are loaded into."""
 

@@ -38,7 +38,7 @@ from models import IGNORE, i3d
 from models.base import Batch, Labels, MultiLabelPredictions, PairScores, Predictions, Window, split_labels
 from models.dice import generalised_dice_loss
 from models.i3d import Unit
-from models.network import Training, split_parameters
+from models.network import Training, finite, split_parameters
 
 SKIPS = ("Conv3d_2c_3x3", "Mixed_3c")
 DEEPEST = "Mixed_5b"
@@ -342,8 +342,8 @@ class SSA2D(nn.Module):
         shape = batch["frames"].shape[2:4]
         actor, action, _ = (_at_frames(scores, positions, shape) for scores in self(batch))
         if self.multi_label:
-            who = actor.max(1).indices
-            return MultiLabelPredictions(actor=who.byte(), actions=(action > 0) & (who > 0)[:, None])
+            who = finite(actor, "scores").max(1).indices
+            return MultiLabelPredictions(actor=who.byte(), actions=(finite(action, "scores") > 0) & (who > 0)[:, None])
         return self.pairs(actor, action)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -269,7 +269,11 @@ def test_a_frame_is_as_large_as_it_is_in_training(size: tuple[int, int], shape: 
     predictor = prediction.Predictor(Seeing(), config, A2D, torch.device("cpu"), fits=True)
     frames = np.zeros((1, make.HEIGHT, make.WIDTH, 3), np.uint8)
     window = windows.Sample(frames, np.zeros(frames.shape[:3], np.uint8))
-    assert answers.respond(predictor, window, [np.ones((1, 300), np.float32)]).shape == (1, make.HEIGHT, make.WIDTH)
+    assert answers.respond(predictor, window, [np.ones((1, 300), np.float32)], "float32").shape == (
+        1,
+        make.HEIGHT,
+        make.WIDTH,
+    )
     trained = transforms.augment_whole(window, np.random.default_rng(0), height=24, size=size)
     assert shown[0].shape[2:4] == shape and trained.frames.shape[1:3] == size
 

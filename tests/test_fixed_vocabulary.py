@@ -341,7 +341,7 @@ def test_a_frame_is_asked_64_queries_at_a_time_with_their_words_and_lengths(monk
     assert answers.AT_ONCE == 64
     words = asked_about(150)
     network = Answering(lambda word: word[:48].view(6, 8))
-    found = answers.respond(predictor(network), picture(), list(words.values())).numpy()
+    found = answers.respond(predictor(network), picture(), list(words.values()), "float32").numpy()
     assert [(len(shown["frames"]), len(shown["words"])) for shown in network.shown] == [(1, 64), (1, 64), (1, 22)]
     assert found.dtype == np.float32
     for response, matrix in zip(found, words.values(), strict=True):
@@ -358,7 +358,7 @@ def test_responses_are_resized_bilinearly_in_float32_before_they_are_compared() 
     network = Answering(lambda word: word[:4].view(2, 2).bfloat16())
     words = {"left": np.zeros((1, 300), np.float32), "right": np.zeros((1, 300), np.float32)}
     words["left"][0, :4], words["right"][0, :4] = (3, 0.25, 3, 0.25), (1, 1, 1, 1)
-    found = answers.respond(predictor(network, height=2), picture(8, 8), list(words.values()))
+    found = answers.respond(predictor(network, height=2), picture(8, 8), list(words.values()), "float32")
     row = 3 + (0.25 - 3) * np.clip((np.arange(8) + 0.5) / 4 - 0.5, 0, 1)
     assert np.allclose(found[0], row, atol=1e-6) and np.allclose(found[1], 1)
     assert network.shown[0]["frames"].shape == (1, 1, 2, 2, 3)

@@ -20,8 +20,8 @@ import torch
 from pycocotools import mask as coco
 from torch.nn import functional as F
 
-from models.inference import computing_in
-from models.network import to_device
+from models.inference import Precision
+from models.network import finite, to_device
 from stages.core import absent, items, loader, prediction, sentences, words
 from stages.core.absent import ASKED, Question
 from stages.core.dataset import Dataset
@@ -50,20 +50,23 @@ ANSWER_PACK = pa.schema(
 """One clip's answers: a question a row."""
 
 
-def respond(predictor: Predictor, window: Sample, asked: Sequence[np.ndarray]) -> torch.Tensor:
+def respond(predictor: Predictor, window: Sample, asked: Sequence[np.ndarray], precision: Precision) -> torch.Tensor:
     """(N, H, W) float32 responses of every pixel of the labelled frame of ``window`` to sentences of words (L, 300).
 
-    They are computed at the size that the network works at and resized, bilinearly, to that of the frame.
+    They are computed in ``precision`` at the size that the network works at and resized, bilinearly, to that of the
+    frame.
     """
     shape, seen = window.frames.shape[1:3], predictor.batch([window])
     found = []
     for start in range(0, len(asked), AT_ONCE):
         said = to_device(loader.padded(asked[start : start + AT_ONCE]), predictor.device)
-        response = predictor.network.response({**seen, **said}).float()  # (N, h, w)
-        found.append(F.interpolate(response[:, None], size=shape, mode="bilinear")[:, 0].cpu())
+        with predictor.checked(precision, predictor.device, seen["frames"], said["words"]):
+            response = finite(predictor.network.response({**seen, **said}), "responses")  # (N, h, w)
+        found.append(F.interpolate(response.float()[:, None], size=shape, mode="bilinear")[:, 0].cpu())
     return torch.cat(found)
 
 
+@prediction.locating
 def answer_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
     """Answers to ``argument["questions"]`` about one clip, whose sentences have ``argument["words"]``, packed."""
     torch.set_num_threads(1)  # clips are the parallelism, and the number of threads decides the last bits
@@ -72,12 +75,12 @@ def answer_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], targ
     for question in argument["questions"]:
         of_frame.setdefault(question.frame, []).append(question)
     rows = []
-    with computing_in(parameters["precision"], predictor.device):
-        for frame, window in prediction.read_windows({**argument, "frames": sorted(of_frame)}, predictor.config):
-            for asked in absent.by_view(of_frame[frame]):
-                view = absent.seen(window, asked[0], position=predictor.config.window.before)
-                responses = respond(predictor, view, [argument["words"][one.sentence] for one in asked])
-                rows += [_row(one, response) for one, response in zip(asked, responses, strict=True)]
+    for frame, window in prediction.read_windows({**argument, "frames": sorted(of_frame)}, predictor.config):
+        for asked in absent.by_view(of_frame[frame]):
+            view = absent.seen(window, asked[0], position=predictor.config.window.before)
+            said = [argument["words"][one.sentence] for one in asked]
+            responses = respond(predictor, view, said, parameters["precision"])
+            rows += [_row(one, response) for one, response in zip(asked, responses, strict=True)]
     write_pack(target, {name: [row[name] for row in rows] for name in ANSWER_PACK.names}, ANSWER_PACK)
 
 

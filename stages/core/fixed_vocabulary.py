@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.inference import computing_in
 from stages.core import answers, items, png, prediction, video_scores, vocabulary
 from stages.core.dataset import Dataset
 from stages.core.items import BadItem
@@ -62,6 +61,7 @@ def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
     return work
 
 
+@prediction.locating
 def label_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
     """Label maps of the frames ``argument["frames"]`` of one clip, computed in ``parameters["precision"]``, packed at
     ``target``. Raises ``BadItem`` for a clip without scores."""
@@ -72,15 +72,15 @@ def label_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], targe
     clip = Clip(Path(argument["folders"]["clip"]) / f"{argument['video']}.arrow")
     shape, words = (clip.height, clip.width), argument["words"]
     rows = []
-    with computing_in(parameters["precision"], predictor.device):
-        for frame, sample in prediction.read_windows(argument, predictor.config):
-            responses = answers.respond(predictor, sample, list(words.values())).numpy() if words else ()
-            found = dict(zip(words, responses, strict=True))
-            maps = {
-                kind: label_map({label: found[query] for label, query in of_kind.items()}, shape=shape)
-                for kind, of_kind in argument["queries"].items()
-            }
-            rows.append({"frame": frame, **{kind: png.encode(labels) for kind, labels in maps.items()}})
+    for frame, sample in prediction.read_windows(argument, predictor.config):
+        asked = list(words.values())
+        responses = answers.respond(predictor, sample, asked, parameters["precision"]).numpy() if asked else ()
+        found = dict(zip(words, responses, strict=True))
+        maps = {
+            kind: label_map({label: found[query] for label, query in of_kind.items()}, shape=shape)
+            for kind, of_kind in argument["queries"].items()
+        }
+        rows.append({"frame": frame, **{kind: png.encode(labels) for kind, labels in maps.items()}})
     write_pack(target, {name: [row[name] for row in rows] for name in PREDICTIONS.names}, PREDICTIONS)
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from models.base import Window
-from models.inference import computing_in
+from models.inference import Precision
 from stages.core import answers, cli, png, prediction, workers
 from stages.core.flow import backends, estimation
 from stages.core.regions import segmentation
@@ -106,9 +106,9 @@ def label(job: Job, pieces: Sequence[Piece]) -> dict[int, Pixels]:
     return dict(sorted(found.items()))
 
 
-def answer(predictor: prediction.Predictor, window: Sample, words: np.ndarray) -> np.ndarray:
+def answer(predictor: prediction.Predictor, window: Sample, words: np.ndarray, precision: Precision) -> np.ndarray:
     """(H, W) uint8 at the labelled frame of ``window``: 1 on the actor that a sentence of ``words`` (L, 300) means."""
-    mask: np.ndarray = (answers.respond(predictor, window, [words])[0] > 0).byte().numpy()
+    mask: np.ndarray = (answers.respond(predictor, window, [words], precision)[0] > 0).byte().numpy()
     return mask
 
 
@@ -150,9 +150,7 @@ def _maps(job: Job, piece: Piece, folder: Path) -> Iterator[tuple[int, bytes]]:
     predictor = prediction.load_predictor(Path(job.network["run"]), job.network["weights"])
     if job.words is not None:
         for position, window in prediction.read_windows(argument, predictor.config):
-            with computing_in(job.settings["precision"], predictor.device):
-                mask = answer(predictor, window, job.words)
-            yield position, png.encode(mask)
+            yield position, png.encode(answer(predictor, window, job.words, job.settings["precision"]))
         return
     prediction.predict_clip(argument, job.settings, packs["predictions"])
     predicted = Pack(packs["predictions"])

@@ -9,8 +9,8 @@ Axes: N maps, H height, W width.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ import torch
 from pycocotools import mask as coco
 
 from models.base import Batch, MultiLabelPredictions, Predictions, configuration
-from models.inference import computing_in, for_inference
+from models.inference import Precision, for_inference
 from models.methods import METHODS, ON_SENTENCES
 from models.methods import method as method_module
-from models.network import choose_device, to_device
-from stages.core import features, items, loader, png, region_batches, transforms, windows
+from models.network import choose_device, finite, to_device
+from stages.core import features, items, loader, numerics, png, region_batches, transforms, windows
 from stages.core.closure import import_closure
 from stages.core.dataset import AnnotatedFrame, Dataset
 from stages.core.labels import LabelSpace, label_space
@@ -50,6 +50,7 @@ class Predictor:
     labels: LabelSpace
     device: torch.device
     fits: bool = False  # frames are made small enough for `crop`, as methods on sentences see them in training
+    checked: numerics.Checked = field(default_factory=numerics.Checked, compare=False)
 
     def batch(self, samples: list[Sample]) -> Batch:
         """Windows of one size as the network takes them."""
@@ -59,11 +60,9 @@ class Predictor:
 
     def _resized(self, sample: Sample) -> Sample:
         height, crop = self.config.height, self.config.crop if self.fits else None
-        return (
-            transforms.to_height(sample, height)
-            if crop is None
-            else transforms.to_fit(sample, height=height, size=crop)
-        )
+        if crop is None:
+            return transforms.to_height(sample, height)
+        return transforms.to_fit(sample, height=height, size=crop)
 
 
 @lru_cache(maxsize=2)  # a front-end and its back-end take turns
@@ -113,6 +112,11 @@ def clip_items(run: Run, samples: Dataset, data: Path) -> list[items.Item]:
     return work
 
 
+locating = numerics.located(lambda run, weights: load_predictor(run, weights), folder="run", digest="weights")
+"""For the items' functions that open a run by ``load_predictor``."""
+
+
+@locating
 def predict_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
     """Label maps of the frames ``argument["frames"]`` of one clip, computed in ``parameters["precision"]``, packed at
     ``target``."""
@@ -123,17 +127,17 @@ def predict_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], tar
     if hasattr(predictor.network, "detect"):  # in float32: mmcv's operators know no other on CPUs
         rows, schema = list(_detected_rows(argument, predictor, shape)), DETECTING_PREDICTIONS
     else:
-        with computing_in(parameters["precision"], predictor.device):
-            rows = [
-                {"frame": frame, **_encode(predicted, position, shape)}
-                for frames, predicted in _predictions(argument, predictor, length=len(clip))
-                for position, frame in enumerate(frames)
-            ]
+        rows = [
+            {"frame": frame, **_encode(predicted, position, shape)}
+            for frames, predicted in _predictions(argument, predictor, parameters["precision"], length=len(clip))
+            for position, frame in enumerate(frames)
+        ]
         schema = MULTI_LABEL_PREDICTIONS if predictor.labels.multi_label else PREDICTIONS
     columns = {name: pa.array([row[name] for row in rows], schema.field(name).type) for name in schema.names}
     write_pack(target, columns, schema)
 
 
+@locating
 def pack_features(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
     """What the front-end at ``argument["run"]`` gives its back-end at the frames ``argument["frames"]``, packed."""
     del parameters
@@ -141,8 +145,9 @@ def pack_features(argument: Mapping[str, Any], parameters: Mapping[str, Any], ta
     predictor = load_predictor(Path(argument["run"]), argument["weights"])
     found = {}
     for frame, sample in read_windows(argument, predictor.config):
-        with torch.no_grad():
-            found[frame] = predictor.network.features(predictor.batch([sample])).cpu().numpy()[0]
+        batch = predictor.batch([sample])
+        with predictor.checked("float32", predictor.device, batch["frames"]), torch.no_grad():
+            found[frame] = finite(predictor.network.features(batch), "features").cpu().numpy()[0]
     features.write_features(target, found)
 
 
@@ -156,24 +161,28 @@ def read_windows(argument: Mapping[str, Any], config: Any) -> Iterator[tuple[int
 
 
 def _predictions(
-    argument: Mapping[str, Any], predictor: Predictor, *, length: int
+    argument: Mapping[str, Any], predictor: Predictor, precision: Precision, *, length: int
 ) -> Iterator[tuple[list[int], Predictions | MultiLabelPredictions]]:
     """The wanted frames of a clip of ``length`` frames, some at a time, and what is predicted for them."""
     samples, video = clip_of(argument), argument["video"]
     network, config = predictor.network, predictor.config
+
+    def labelled(predict: Callable[..., Any], numbers: Sequence[int], *arguments: Any) -> Any:
+        batch = predictor.batch([windows.read(samples, video, numbers, labelled=False)])
+        with predictor.checked(precision, predictor.device, batch["frames"]):
+            return predict(batch, *arguments)
+
     if "regions" in argument["folders"]:
         for frame, batch in region_batches.of_clip(samples, video, config, true=argument["true"]):
-            yield [frame], network.predict(to_device(batch, predictor.device))
+            with predictor.checked(precision, predictor.device, batch["shape"]):
+                predicted = network.predict(to_device(batch, predictor.device))
+            yield [frame], predicted
     elif hasattr(network, "predict_frames"):
-        tiles = windows.tile(argument["frames"], frames=length, length=config.window.length)
-        for numbers, frames, positions in tiles:
-            predicted = network.predict_frames(
-                predictor.batch([windows.read(samples, video, numbers, labelled=False)]), positions
-            )
-            yield frames, predicted
+        for numbers, frames, positions in windows.tile(argument["frames"], frames=length, length=config.window.length):
+            yield frames, labelled(network.predict_frames, numbers, positions)
     else:
-        for frame, sample in read_windows(argument, config):
-            yield [frame], network.predict(predictor.batch([sample]))
+        for frame in argument["frames"]:
+            yield [frame], labelled(network.predict, windows.numbers(frame, config.window))
 
 
 def _detected_rows(
@@ -183,7 +192,8 @@ def _detected_rows(
     network = predictor.network
     for frame, sample in read_windows(argument, predictor.config):
         batch = predictor.batch([sample])
-        (found,) = network.detect(batch)
+        with predictor.checked("float32", predictor.device, batch["frames"]):
+            (found,) = network.detect(batch)
         height, width = batch["frames"].shape[2:4]
         scale = found.boxes.new_tensor((shape[1] / width, shape[0] / height) * 2)
         found = replace(found, boxes=found.boxes * scale)

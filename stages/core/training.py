@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from models.network import Training, to_device
-from stages.core import cli, items
+from stages.core import cli, items, numerics
 
 WARM_UP = 0.1
 """Share of the steps over which `cosine` raises the learning rate from zero."""
@@ -94,6 +95,7 @@ def fit(
         saved_at = time.monotonic()
         network.train()
         stream = batches(start) if start < training.steps else iter(())
+        guard = numerics.guard(backward=True)
         bar = progress.add_task(name, total=training.steps, completed=start)
         for step in range(start, training.steps):
             factor = learning_rate_factor(training, step)
@@ -102,9 +104,11 @@ def fit(
             asked = time.monotonic()
             batch = next(stream)
             waiting.seconds += time.monotonic() - asked
-            losses = loss(to_device(batch, device))
             optimiser.zero_grad(set_to_none=True)
-            losses["loss"].backward()
+            # All steps have the shapes of the first: where those are computed right, the rest needs no looking after.
+            with guard if step == start or guard.found_wrong else nullcontext():
+                losses = loss(to_device(batch, device))
+                losses["loss"].backward()
             nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
             optimiser.step()
             for key, value in losses.items():

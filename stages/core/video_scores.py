@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from models.inference import computing_in
+from models.network import finite
 from stages.core import prediction, vocabulary, windows
 from stages.core.dataset import read_description
 from stages.core.scores import classification, resampling
@@ -24,6 +24,7 @@ FILE = "video_scores.parquet"
 """Name of the table of a run's scores, in its predictions/."""
 
 
+@prediction.locating
 def score_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
     """Scores of the clip ``argument["video"]``, computed in ``parameters["precision"]``, packed at ``target``.
 
@@ -35,10 +36,11 @@ def score_clip(argument: Mapping[str, Any], parameters: Mapping[str, Any], targe
     frames = len(Clip(samples.clips_folder / f"{video}.arrow"))
     clips = vocabulary.window_numbers(frames, length=predictor.config.test_frames)
     total = torch.zeros(())
-    with computing_in(parameters["precision"], predictor.device):
-        for numbers in clips:  # one at a time, so that memory does not grow with the video
-            clip = windows.read(samples, video, numbers, labelled=False)
-            total = total + predictor.network.scores(predictor.batch([clip]))[0].float().cpu()  # (P,)
+    for numbers in clips:  # one at a time, so that memory does not grow with the video
+        batch = predictor.batch([windows.read(samples, video, numbers, labelled=False)])
+        with predictor.checked(parameters["precision"], predictor.device, batch["frames"]):
+            scores = finite(predictor.network.scores(batch)[0], "scores")  # (P,)
+        total = total + scores.float().cpu()
     write_pack(target, {"video": [video], "scores": [(total / len(clips)).tolist()]}, VIDEO_SCORES)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.network import finite
 from models.regions import Regions
-from stages.core.items import BadItem
+from stages.core import numerics
 from stages.core.regions.instances import UNTOLD, Instance
 from stages.core.regions.packs import FrameRegions, true_regions, write_regions
 from stages.core.regions.segmenters import Segmenter, load
@@ -25,11 +26,12 @@ HALF = 0.5
 """Share of a cell above which a true mask holds it."""
 
 
+@numerics.located(lambda folder, digest: load(folder, digest), folder="segmenter", digest="digest")
 def pack_found(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
     """Regions of the clip ``argument["path"]`` by the segmenter in the folder ``argument["segmenter"]``.
 
     ``argument["frames"]`` are numbers, None for every frame; of each the best ``parameters["most"]`` regions that score
-    more than ``parameters["score_threshold"]`` are kept. Raises ``BadItem`` where one is not finite.
+    more than ``parameters["score_threshold"]`` are kept.
     """
     torch.set_num_threads(1)  # clips are the parallelism, and the number of threads decides the last bits
     segmenter = load(Path(argument["segmenter"]), argument["digest"])
@@ -39,8 +41,8 @@ def pack_found(argument: Mapping[str, Any], parameters: Mapping[str, Any], targe
     for start in range(0, len(numbers), AT_ONCE):
         chunk = numbers[start : start + AT_ONCE]
         for number, regions in zip(chunk, _find(segmenter, clip.frames(chunk)), strict=True):
-            if not all(array.isfinite().all() for array in vars(regions).values()):
-                raise BadItem(f"regions that are not finite in frame {number + 1}")
+            for array in vars(regions).values():
+                finite(array, f"regions of frame {number + 1}")
             kept = (regions.scores > parameters["score_threshold"]).nonzero()[: parameters["most"], 0]
             found[number] = FrameRegions(
                 boxes=regions.boxes[kept].numpy(),
@@ -77,7 +79,9 @@ def _find(segmenter: Segmenter, frames: np.ndarray) -> list[Regions]:
     nothing = np.zeros(frames.shape[:3], np.uint8)
     shown = to_height(Sample(frames=frames, labels=nothing), segmenter.framing.height).frames
     scale = torch.tensor([frames.shape[axis] / shown.shape[axis] for axis in (2, 1)] * 2)
-    found = segmenter.network.predict(torch.from_numpy(np.ascontiguousarray(shown)).to(segmenter.device))
+    batch = torch.from_numpy(np.ascontiguousarray(shown)).to(segmenter.device)
+    with segmenter.checked("float32", segmenter.device, batch):
+        found = segmenter.network.predict(batch)
     return [
         Regions(
             boxes=regions.boxes.cpu() * scale,

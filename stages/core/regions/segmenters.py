@@ -6,7 +6,7 @@ of their own, or, where the user has public weights, COCO itself. Either way a s
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ import torch
 
 from models import fcis, maskrcnn
 from models.network import channels_last, choose_device
+from stages.core import numerics
 from stages.core.params import nearest
 from stages.core.regions.framing import FRAMINGS, Framing
 
@@ -48,6 +49,7 @@ class Segmenter:
     framing: Framing
     device: torch.device
     labels: Sequence[str]  # the classes that it reports, background first
+    checked: numerics.Checked = field(default_factory=numerics.Checked, compare=False)
 
 
 @lru_cache(maxsize=1)
