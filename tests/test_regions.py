@@ -143,7 +143,7 @@ def test_every_frame_can_be_asked_for(data: Path, fixed: Fixed) -> None:
 def test_regions_that_are_not_finite_are_an_error_that_names_segmenter_clip_and_frame(data: Path, fixed: Fixed) -> None:
     """Not a clip in quarantine: its bytes are not to blame, and the next network may read it."""
     fixed.regions = regions_of((0, 0, float("nan"), 10))
-    with pytest.raises(RuntimeError, match="fcis-own, clip `.+`: regions of frame 3 that are not finite; no layer"):
+    with pytest.raises(RuntimeError, match=r"fcis-own, clip `.+`: regions of frame 3 that are not finite; no layer"):
         run(data, "fcis-own")
 
 

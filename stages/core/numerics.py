@@ -83,8 +83,9 @@ def located(opened: Callable[[Path, str], Any], *, folder: str, digest: str) -> 
                 try:
                     with naming_layers(opened(path, argument[digest]).network):
                         function(argument, parameters, target)
-                except FloatingPointError as located:
-                    layer = str(located)
+                except FloatingPointError as again:
+                    if str(again) != str(error):
+                        layer = str(again)
                 raise FloatingPointError(f"{path.name}, clip `{clip}`: {error}; {layer}") from error
 
         return compute
