@@ -38,6 +38,7 @@ def benchmarks(clips: int) -> dict[str, Callable[[Path], Ratio]]:
         "region_to_pixel": lambda folder: region_to_pixel.measure(),
         "inference": lambda folder: inference.measure(),
         "inference_bfloat16": lambda folder: inference.measure(precision="bfloat16"),
+        "inference_checked": lambda folder: inference.measure_checked(),
         "frames": partial(frames.measure, clips=max(2, clips // 5)),
         "stages_side_by_side": stages_side_by_side.measure,
         "threads": partial(threads.measure, clips=max(2, clips // 5)),

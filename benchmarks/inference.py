@@ -28,7 +28,7 @@ from models.base import Batch, Labels, PairScores, Predictions, configuration
 from models.i3d import Pool, Unit, pad, same_padding
 from models.inference import Precision, computing_in, for_inference
 from stages import profile
-from stages.core import cli, machine
+from stages.core import cli, machine, numerics
 from stages.core.labels import A2D
 from stages.core.runs import FULL
 
@@ -79,6 +79,30 @@ def measure(config: str = "paper", *, precision: Precision = "float32", side: in
     claim = f"ssa2d in {precision}, folded, channels last, padded by the convolutions / plain eager float32"
     frames = batch["frames"].shape[1]
     return Ratio(name, claim, ours_seconds, plain_seconds, f"{frames} frames of {side} x {side}, {config}")
+
+
+def measure_checked(
+    config: str = "paper", *, precision: Precision = "bfloat16", side: int = SIDE, repeats: int = 3
+) -> Ratio:
+    """The second window of one size and those after it: by kernels that were found right / by those that there are."""
+    network, batch, checked = for_inference(_network(config)), _batch(config, side=side), numerics.Checked()
+    device = torch.device("cpu")
+
+    def ours() -> None:
+        with checked(precision, device, batch["frames"]):
+            _label(network, batch)
+
+    def unchecked() -> None:
+        with computing_in(precision, device):
+            _label(network, batch)
+
+    first = seconds(ours)  # looks at all kernels, or reads what was found
+    ours_seconds, unchecked_seconds = _in_turn([ours, unchecked], repeats)
+    claim = f"ssa2d in {precision}, every kernel known to be right / unchecked; the first window took {first:.1f} s"
+    frames = batch["frames"].shape[1]
+    return Ratio(
+        "inference_checked", claim, ours_seconds, unchecked_seconds, f"{frames} frames of {side} x {side}, {config}"
+    )
 
 
 def against_actors(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> dict[int, tuple[float, float]]:

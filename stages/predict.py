@@ -109,7 +109,7 @@ def run(
             rate = _pack(clip, job.clip)
             packed = video.Clip(job.clip)
             labelled = pieces.label(job, pieces.cut(len(packed), every=every, window=predictor.config.window))
-        except BadItem as error:
+        except (BadItem, FloatingPointError) as error:
             raise ValueError(f"--clip={clip}: {error}") from error
         legend = overlays.of_labels(predictor.labels) if asked is None else overlays.of_sentence(sentence)
         _write(written, job, labelled, legend, rate=rate / every)

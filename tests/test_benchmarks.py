@@ -43,6 +43,7 @@ SMALLEST = {
     "frames": lambda folder: frames.measure(folder, clips=2, height=48, copies=2),
     "inference": lambda folder: inference.measure("small", side=32, repeats=1),
     "inference_bfloat16": lambda folder: inference.measure("small", precision="bfloat16", side=32, repeats=1),
+    "inference_checked": lambda folder: inference.measure_checked("small", side=32, repeats=1),
     "noop": lambda folder: noop.measure(folder, clips=2, runs=1, repeats=1),
     "region_to_pixel": lambda folder: region_to_pixel.measure(regions=3, height=16, width=24),
     "sentences": lambda folder: sentences.measure(samples=2, height=16, width=24),
@@ -53,8 +54,8 @@ SMALLEST = {
 }
 
 QUICK = {
-    "confusion_torchmetrics", "confusion_bincount", "frames", "inference", "inference_bfloat16", "region_to_pixel",
-    "sentences",
+    "confusion_torchmetrics", "confusion_bincount", "frames", "inference", "inference_bfloat16", "inference_checked",
+    "region_to_pixel", "sentences",
 }  # fmt: skip
 
 

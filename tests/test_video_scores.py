@@ -1,6 +1,7 @@
 """Scores of videos: clips end to end, their mean, the pack, the table of a run, the score with its coverage."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import i3d, video_classifier
-from stages.core import dataset, items, prediction, runs, tables, training, video_scores, windows
+from models import convolutions, i3d, video_classifier
+from stages.core import dataset, items, numerics, prediction, runs, tables, training, video_scores, windows
 from stages.core.labels import A2D, JHMDB, LabelSpace
 from stages.core.scores import classification, segmentation
 from tests import make
+from tests.faulty_kernels import with_amx
 
 RUN = runs.Run("video_classifier-rgb+flow-full-0", "video_classifier", "rgb+flow", "full", 0)
 LENGTH = 4
@@ -144,6 +146,26 @@ def test_networks_compute_in_the_precision_that_is_asked_for(
     given = argument(data, samples, FIRST)
     exact, rough = (scored(given, tmp_path / name, name) for name in ("float32", "bfloat16"))
     assert not np.array_equal(exact, rough) and np.abs(exact - rough).max() < 0.05
+
+
+def test_a_processor_with_amx_scores_right_though_its_kernels_are_wrong(
+    data: Path, samples: dataset.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch 2.13's fault with amx_bf16, replayed: NaN, without a word, where nobody looks after the kernels."""
+    given = argument(data, samples, FIRST)
+    exact = scored(given, tmp_path / "exact")
+    prediction.load_predictor.cache_clear()  # it has found this machine's own kernels right
+    monkeypatch.setattr(items, "CACHE", tmp_path / ".items")
+    monkeypatch.setattr(numerics, "look", convolutions.fault)  # in this process, where the stand-in is
+    with with_amx() as amx:
+        rough = scored(given, tmp_path / "rough", "bfloat16")
+    assert amx.times and np.abs(exact - rough).max() < 0.05
+    assert all("bfloat16" in says for says in numerics.known().wrong) and numerics.known().wrong
+    prediction.load_predictor.cache_clear()
+    monkeypatch.setattr(numerics, "verdict", lambda asked: "")
+    where = re.escape(f"{RUN.name}, clip `--first`: scores that are not finite; layer `streams.rgb.encoder.Mixed_")
+    with with_amx(), pytest.raises(FloatingPointError, match=where):
+        scored(given, tmp_path / "spoilt", "bfloat16")
 
 
 # All clips of a run
