@@ -323,8 +323,8 @@ def test_without_a_server_the_flow_brings_its_own_and_takes_it_away(
     below = toy.descendants(flow.pid)
     told = Path(f"/proc/{(folder / 'pids').read_text().split()[0]}/environ").read_text().split("\0")
     (url,) = (setting.partition("=")[2] for setting in told if setting.startswith("PREFECT_API_URL="))
-    assert answers(url) == {"ourselves": 401, "another account": 401}
-    assert ask(url, "flow_runs", token=server.token(prefect_home))
+    assert set(answers(url).values()) == {401}
+    assert ask(url, "flow_runs", token=(prefect_home / "token").read_text())
     assert sum(b"prefect" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in below) >= 1
     flow.kill()
     flow.wait()
