@@ -3,24 +3,20 @@ No stage of the pipeline: reads only, writes nothing. Exit code 1 if a check fai
 """
 
 import contextlib
-import http.client
 import importlib.metadata
 import importlib.util
 import json
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 import psutil
 import yaml
@@ -30,7 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stages.core import params
-from stages.core.addresses import hidden
+from stages.core.addresses import fault, hidden, takes_anybody
 
 EXACT = (
     "torch", "onedl-mmcv", "onedl-mmdetection", "prefect", "fastapi", "sqlalchemy", "numpy", "opencv-python-headless",
@@ -185,13 +181,11 @@ def mlflow_database(root: Path, *, newest: str | None = None) -> Result:
 
 
 def prefect_api(root: Path) -> Result:
-    """Does the server that is set answer, and not to everybody?"""
     result = _reachable("PREFECT_API_URL", mend="start it with `make ui`, or unset PREFECT_API_URL")
-    if result.state != "ok" or not _answers_without_login(url := os.environ.get("PREFECT_API_URL", "")):
-        return result
-    detail = f"{hidden(url)} takes requests without a token: whoever reaches it runs commands on its workers"
-    mend = "PREFECT_SERVER_API_AUTH_STRING for the server, PREFECT_API_AUTH_STRING for its clients (docs/security.md)"
-    return Result("warn", detail, mend)
+    if result.state == "ok" and takes_anybody(url := os.environ.get("PREFECT_API_URL", "")):
+        detail = f"{hidden(url)} takes requests without a token: whoever reaches it runs commands on its workers"
+        return Result("warn", detail, "PREFECT_SERVER_API_AUTH_STRING for it, PREFECT_API_AUTH_STRING for its clients")
+    return result
 
 
 def ray_address(root: Path) -> Result:
@@ -220,28 +214,9 @@ def _reachable(variable: str, *, mend: str) -> Result:
     address = os.environ.get(variable)
     if not address or address in ("auto", "local"):
         return Result("ok", f"{variable} is {address or 'not set'}: a flow starts what it needs")
-    where = urlsplit(address if "//" in address else f"//{address}")
-    shown = hidden(where.geturl()).removeprefix("//")
-    try:
-        port = where.port or {"http": 80, "https": 443, "ray": 10001}.get(where.scheme, 6379)
-        with socket.create_connection((where.hostname or "", port), timeout=5):
-            return Result("ok", f"{shown} answers")
-    except OSError as error:
-        return Result("fail", f"{shown}: {error}", mend)
-    except ValueError:  # its words quote a part of the address, which may be one of a password
-        return Result("fail", f"{shown}: not an address", mend)
-
-
-def _answers_without_login(url: str) -> bool:
-    where = urlsplit(url)
-    if not where.scheme.startswith("http"):
-        return False
-    try:
-        bare = where._replace(netloc=where.netloc.rpartition("@")[2]).geturl()
-        with urllib.request.urlopen(f"{bare.rstrip('/')}/admin/version", timeout=2) as reply:
-            return isinstance(json.load(reply), str)  # else a page with a form to log in
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
+    if reason := fault(address):
+        return Result("fail", f"{hidden(address)}: {reason}", mend)
+    return Result("ok", f"{hidden(address)} answers")
 
 
 def _run(command: list[str], *, good: str, mend: str, cwd: Path | None = None) -> Result:

@@ -124,7 +124,7 @@ def connect() -> Store:
     """Open MLflow, making its database if there is none. Whatever it raises, MLflow can't be used now."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    # MLflow's own experiment `Default` would keep its artifacts in a folder mlruns of the checkout.
+    # Else MLflow's own experiment `Default` has its artifacts in a folder mlruns of the checkout.
     os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", (FOLDER / "artifacts").resolve().as_uri())
     # MLflow's own patience with a server that is away is minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -217,9 +217,7 @@ class LiveRun:
                     if self._status is not None:
                         store.client.set_terminated(run.info.run_id, self._status)
                     return
-        except (
-            Exception
-        ) as error:  # whatever is broken in MLflow, its database or its server: the training matters more
+        except Exception as error:  # of MLflow, its database or its server: the training matters more
             logger.warning(
                 "%s: no live curve in MLflow at %s (%s); training goes on, `python -m stages.track` adds it later",
                 self._run, hidden(uri()), _first_line(error),
