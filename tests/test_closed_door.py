@@ -26,13 +26,13 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from benchmarks.workspace import Workspace
-from flows import mlflow_pages, server, ui
+from flows import mlflow_pages, ray_head, server, ui
 from flows.child import Children
 from flows.mlflow_pages import Door
 from flows.summary import print_results
 from flows.work_pool import job_template
 from stages import doctor, track
-from stages.core import tracking
+from stages.core import tracking, workers
 from stages.core.addresses import hidden
 from tests import intruder, toy
 from tests.intruder import as_nobody
@@ -182,6 +182,24 @@ def test_dvc_keeps_its_cache_of_pickles_where_only_the_user_writes(project: Work
         assert not folder.stat().st_mode & 0o022
     assert not (Path("/var/tmp/dvc/repo") / cache.name).exists()
     assert project.root.joinpath(".gitignore").read_text().splitlines().count(".dvc-site/") == 1
+
+
+# Ray
+
+
+def test_ray_keeps_its_sockets_where_others_cannot_reach(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(workers.tempfile, "gettempdir", lambda: str(open_folder))
+    folder = Path(ray_head.environment()["RAY_TMPDIR"])
+    assert folder.parent == open_folder and stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert workers.ray_folder() == str(folder)
+    folder.chmod(0o755)
+    with pytest.raises(ValueError, match="RAY_TMPDIR"):
+        workers.ray_folder()
+    folder.rmdir()
+    folder.symlink_to(open_folder)
+    with pytest.raises(ValueError, match="RAY_TMPDIR"):
+        workers.ray_folder()
 
 
 # Addresses
