@@ -7,6 +7,7 @@ or ``ACTOR_ACTION_RUNNER``.
 
 import multiprocessing
 import os
+import secrets
 import shutil
 import stat
 import subprocess
@@ -139,6 +140,8 @@ def _ray(function: Task, arguments: Sequence[Any], *, gpu_share: float) -> Itera
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_TMPDIR", ray_folder())
+        # Else Ray writes a token into ~/.ray that everybody who can look in there can read.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if not ray.is_initialized():
