@@ -44,7 +44,7 @@ def measure(folder: Path, *, stages: int = 8, work_seconds: float = 4.0, paralle
     child, url = server.start(project.root)
     try:
         server.wait_for(f"{url}/health", child)
-        prefect = server.settings(project.root) | {"PREFECT_API_URL": url}
+        prefect = server.settings(project.root) | {"PREFECT_API_URL": url} | server.login(project.root)
         _reproduce(project, prefect, "--only=equal@s0")  # the first run of all also makes folders and tables
         one_by_one = seconds(lambda: _reproduce(project, prefect, "--parallel=1"))
         together = seconds(lambda: _reproduce(project, prefect, f"--parallel={parallel}"))

@@ -77,8 +77,7 @@ class Workspace:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         # Commands in dvc.yaml say `python`: it must be this one, whether or not the environment is activated.
         inherited["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)])
-        site = str(self.root / ".dvc" / "site")  # else DVC leaves a folder in /var/tmp for every workspace
-        return inherited | {"DVC_NO_ANALYTICS": "true", "DVC_SITE_CACHE_DIR": site, "DO_NOT_TRACK": "1"}
+        return inherited | {"DVC_NO_ANALYTICS": "true", "DO_NOT_TRACK": "1"}
 
     def set(self, changes: Mapping[str, Any]) -> None:
         """Set sections or single values of params.yaml: dots lead inwards, a mapping is merged, None removes."""
@@ -108,8 +107,8 @@ def copy_project(root: Path) -> Workspace:
             shutil.copytree(CHECKOUT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(CHECKOUT / name, root / name)
-    for name in (".dvc/config", "data/.gitignore", "docs/published.csv"):
-        (root / name).parent.mkdir(exist_ok=True)
+    for name in (".dvc/config", ".dvc-site/repo/.gitkeep", "data/.gitignore", "docs/published.csv"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(CHECKOUT / name, root / name)
     subprocess.run(["git", "init", "-q", root], check=True)
     return Workspace(root)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from flows.child import Child
+from stages.core.workers import ray_folder
 
 SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens on every interface
@@ -48,7 +49,8 @@ class RayHead:
 
 def environment() -> dict[str, str]:
     """Variables that the head and all who join it share, with a fresh token among them."""
-    return {**SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    folder = os.environ.get("RAY_TMPDIR") or ray_folder()
+    return {**SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
 
 
 def main() -> None:

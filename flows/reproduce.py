@@ -21,6 +21,7 @@ from flows.ray_head import RayHead
 from flows.schedule import StageRun
 from flows.summary import failures, print_results, print_stages
 from stages.core import cli
+from stages.core.addresses import hidden
 from stages.core.workspace import AnotherRun, only_run
 
 EX_TEMPFAIL = 75
@@ -51,12 +52,17 @@ def run_stages(wanted: Plan, options: Options, root: Path, console: Console) -> 
     """Run the stale stages of ``wanted`` under Prefect, with a server and a Ray head of our own where none stand."""
     # All three start at the same time: server, Ray and, by the import below, Prefect's client in this process.
     os.environ.update(server.settings(root))
-    url, own = server.running(root), None
-    if url is None:
-        own, url = server.start(root)
-    os.environ["PREFECT_API_URL"] = url
+    os.environ.update(server.configured())
+    url, own = os.environ.get("PREFECT_API_URL"), None
+    if not url:
+        url = server.of_ui(root)
+        if url is None:
+            own, url = server.start(root)
+        os.environ.update({"PREFECT_API_URL": url, **server.login(root)})
     ray = RayHead.wanted(options.chosen_runner(root), root)
-    console.print(f"{len(wanted.to_run)} of {len(wanted.stages)} stages to look at; Prefect: {url}", highlight=False)
+    console.print(
+        f"{len(wanted.to_run)} of {len(wanted.stages)} stages to look at; Prefect: {hidden(url)}", highlight=False
+    )
     from flows import prefect_flow
 
     if own is not None:

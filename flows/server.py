@@ -2,16 +2,23 @@
 
 Prefect would start a short-lived one itself. Ours costs 3 to 4 s less (Prefect first imports its whole server into the
 flow, then starts it; here the flow imports only the client, meanwhile), and it is under a guard: Prefect's own survives
-when the flow is killed.
+when the flow is killed. Every server of ours asks for the workspace's token (docs/security.md): who may start runs of a
+deployment runs commands.
 """
 
+import contextlib
+import fcntl
 import os
+import secrets
 import socket
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
+from urllib.parse import unquote, urlsplit
 
 from flows.child import Child
 
@@ -38,6 +45,32 @@ def settings(root: Path) -> dict[str, str]:
     }
 
 
+def token(root: Path) -> str:
+    """The password of this workspace's servers, random; made at first use, and again when its file was removed.
+
+    Raises ``ValueError`` where others than this user can read or write the file.
+    """
+    path = home(root) / "token"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        draft = path.with_name(f".token.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+        with contextlib.suppress(FileExistsError):  # of two processes the first makes it, never half
+            os.link(draft, path)
+        draft.unlink()
+    found = path.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ValueError(f"{path} is not this user's alone, so its token may be known: rm {path}, and start again")
+    return path.read_text().strip()
+
+
+def login(root: Path) -> dict[str, str]:
+    """The settings by which a server of ours asks for the token, and by which its clients have it."""
+    known = token(root)
+    return {"PREFECT_SERVER_API_AUTH_STRING": known, "PREFECT_API_AUTH_STRING": known}
+
+
 def address(port: int) -> dict[str, str]:
     """The settings that have to agree on where the server is, or its pages would call another one."""
     url = f"http://{HOST}:{port}/api"
@@ -46,6 +79,7 @@ def address(port: int) -> dict[str, str]:
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_API_URL": url,
         "PREFECT_UI_API_URL": url,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}",  # else pages of all servers
     }
 
 
@@ -54,15 +88,50 @@ def command() -> list[str]:
     return [sys.executable, "-m", "prefect", "server", "start"]
 
 
-def running(root: Path) -> str | None:
-    """The API of a server that is set or stands: PREFECT_API_URL, else the one that `make ui` started."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
-    note = home(root) / "ui.url"
-    if note.exists():
-        url = note.read_text().strip()
-        if answers(f"{url}/health"):
-            return url
+def configured() -> dict[str, str]:
+    """The settings for a server of the user's own, PREFECT_API_URL; empty where there is none.
+
+    A login in that address goes where Prefect looks for one: its messages and logs show addresses whole.
+    """
+    url = os.environ.get("PREFECT_API_URL", "")
+    user, at, _ = urlsplit(url).netloc.rpartition("@")
+    if not at:
+        return {"PREFECT_API_URL": url} if url else {}
+    return {"PREFECT_API_URL": url.replace(f"{user}@", "", 1), "PREFECT_API_AUTH_STRING": unquote(user)}
+
+
+@contextlib.contextmanager
+def note(root: Path) -> Iterator[TextIO]:
+    """The file in which `make ui` says where its server is; locked for as long as that command lives.
+
+    Raises ``RuntimeError`` where another one holds it.
+    """
+    with (home(root) / "ui.url").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError("another `make ui` is at work in this workspace") from None
+        file.truncate(0)
+        try:
+            yield file
+        finally:
+            file.truncate(0)
+
+
+def of_ui(root: Path) -> str | None:
+    """The API of the server that `make ui` runs, if it does.
+
+    The note of one that was killed counts for nothing: who listens there now must not be sent the token.
+    """
+    path = home(root) / "ui.url"
+    if not path.exists():
+        return None
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            url = file.read().strip()
+            return url if url and answers(f"{url}/health") else None
     return None
 
 
@@ -73,11 +142,10 @@ def start(root: Path) -> tuple[Child, str]:
     """
     where = address(free_port())
     idle = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in IDLE_SERVICES}
-    home(root).mkdir(parents=True, exist_ok=True)
     child = Child(
         [*command(), "--no-ui"],
         root=root,
-        environment={**settings(root), **where, **idle},
+        environment={**settings(root), **where, **idle, **login(root)},
         output=home(root) / "server.log",
     )
     return child, where["PREFECT_API_URL"]

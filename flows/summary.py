@@ -10,6 +10,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from flows.schedule import StageRun
+from stages.core.addresses import hidden
 
 REPORT = Path("data/report/report.md")
 MLFLOW = Path(".mlflow/mlflow.db")
@@ -52,7 +53,7 @@ def print_results(console: Console, root: Path, runs: Sequence[StageRun] = ()) -
         console.print(Markdown(_tables(report.read_text())))
         console.print(f"report: {REPORT}", highlight=False)
     if address := os.environ.get("MLFLOW_TRACKING_URI"):
-        console.print(f"MLflow: {address}", highlight=False)
+        console.print(f"MLflow: {hidden(address)}", highlight=False)
     elif (root / MLFLOW).exists():
         console.print(f"MLflow: {MLFLOW} (`make ui` shows it)", highlight=False)
 

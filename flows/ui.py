@@ -16,11 +16,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows import server
+from flows import mlflow_pages, server
 from flows.child import Child, Children
+from flows.work_pool import POOL
 from stages.core import cli
+from stages.core.addresses import hidden
 
-POOL = "workspace"
 LOGS = Path(".prefect/logs")
 
 
@@ -45,6 +46,7 @@ def start(
     environment = {
         **server.settings(root),
         **where,
+        **server.login(root),
         "ACTOR_ACTION_ROOT": str(root.resolve()),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root.resolve()), os.environ.get("PYTHONPATH")])),
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -75,7 +77,7 @@ def start(
     try:
         server.wait_for(f"{url}/health", started["prefect-server"])
         prefect = [sys.executable, "-m", "prefect"]
-        finish("making the work pool", [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"])
+        finish("making the work pool", [sys.executable, "-m", "flows.work_pool"])
         begin("prefect-worker", [*prefect, "worker", "start", "--pool", POOL, "--type", "process"])
         finish("deploying prefect.yaml", [*prefect, "--no-prompt", "deploy", "--all"])
         if pages is not None:
@@ -86,9 +88,11 @@ def start(
 
 
 def _mlflow_command(root: Path, port: int) -> list[str]:
-    database = root.resolve() / ".mlflow" / "mlflow.db"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
-    return [*command, "--host", server.HOST, "--port", str(port), "--workers", "1"]
+    folder = root.resolve() / ".mlflow"
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", mlflow_pages.NAME, "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]  # else mlartifacts, in the current folder
+    return [*command, "--host", server.HOST, "--port", str(port)]
 
 
 def main(
@@ -101,13 +105,15 @@ def main(
     with ExitStack() as stack:
         children = stack.enter_context(Children())
         try:
+            server.token(root)  # makes the folder of the note
+            note = stack.enter_context(server.note(root))
             console.print("starting Prefect and MLflow (a first start makes their databases: half a minute)")
             services = start(children, root, prefect_port=prefect_port, mlflow_port=mlflow_port)
-            note = server.home(root) / "ui.url"
-            note.write_text(f"{services.prefect}/api\n")
-            stack.callback(note.unlink, missing_ok=True)
+            print(f"{services.prefect}/api", file=note, flush=True)
             console.print(f"Prefect: {services.prefect}", highlight=False)
-            console.print(f"MLflow:  {services.mlflow or os.environ['MLFLOW_TRACKING_URI']}", highlight=False)
+            console.print(f"MLflow:  {services.mlflow or hidden(os.environ['MLFLOW_TRACKING_URI'])}", highlight=False)
+            path = os.path.relpath(server.home(root) / "token", root)
+            console.print(f"both ask for a password (MLflow: with any user name): cat {path}", highlight=False)
             console.print("Ctrl-C ends both")
             while all(child.is_alive for child in services.children.values()):
                 time.sleep(0.5)

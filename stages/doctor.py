@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 import psutil
 import yaml
@@ -28,6 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stages.core import params
+from stages.core.addresses import fault, hidden, takes_anybody
 
 EXACT = (
     "torch", "onedl-mmcv", "onedl-mmdetection", "prefect", "fastapi", "sqlalchemy", "numpy", "opencv-python-headless",
@@ -182,7 +181,11 @@ def mlflow_database(root: Path, *, newest: str | None = None) -> Result:
 
 
 def prefect_api(root: Path) -> Result:
-    return _reachable("PREFECT_API_URL", mend="start it with `make ui`, or unset PREFECT_API_URL")
+    result = _reachable("PREFECT_API_URL", mend="start it with `make ui`, or unset PREFECT_API_URL")
+    if result.state == "ok" and takes_anybody(url := os.environ.get("PREFECT_API_URL", "")):
+        detail = f"{hidden(url)} takes requests without a token: whoever reaches it runs commands on its workers"
+        return Result("warn", detail, "PREFECT_SERVER_API_AUTH_STRING for it, PREFECT_API_AUTH_STRING for its clients")
+    return result
 
 
 def ray_address(root: Path) -> Result:
@@ -211,13 +214,9 @@ def _reachable(variable: str, *, mend: str) -> Result:
     address = os.environ.get(variable)
     if not address or address in ("auto", "local"):
         return Result("ok", f"{variable} is {address or 'not set'}: a flow starts what it needs")
-    where = urlsplit(address if "//" in address else f"//{address}")
-    try:
-        port = where.port or {"http": 80, "https": 443, "ray": 10001}.get(where.scheme, 6379)
-        with socket.create_connection((where.hostname or "", port), timeout=5):
-            return Result("ok", f"{address} answers")
-    except (OSError, ValueError) as error:
-        return Result("fail", f"{address}: {error}", mend)
+    if reason := fault(address):
+        return Result("fail", f"{hidden(address)}: {reason}", mend)
+    return Result("ok", f"{hidden(address)} answers")
 
 
 def _run(command: list[str], *, good: str, mend: str, cwd: Path | None = None) -> Result:

@@ -7,6 +7,7 @@ no other stage stale.
 """
 
 import pkgutil
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,12 @@ SECTIONS = {
     "workers": "stages.core.workers:Workers",
 }
 """Section -> its model, by name: imported, it would make this stage depend on all code and run at each change of it."""
+NAMED = (
+    "train_flow.networks", "optical_flow.recipes", "train_regions.segmenters", "regions.sources", "features.fronts",
+    "runs",
+)  # fmt: skip
+"""Sections whose keys dvc.yaml puts into commands and paths: DVC hands them to a shell as they are."""
+NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_+.-]*")
 METHOD = "stages.train:Method"
 """The model of `train.<method>`."""
 
@@ -55,6 +62,7 @@ def faults(content: dict[str, Any], path: Path) -> list[str]:
         for section in content
         if section not in known
     ]
+    found += _foreign_names(content, path)
     training, entries = (_mapping(content.get(section)) for section in ("train", "runs"))
     if content.get("runs") and not entries:
         found.append(f"{path}: section `runs` must be a mapping of names to what each run reads")
@@ -72,6 +80,21 @@ def faults(content: dict[str, Any], path: Path) -> list[str]:
         with _collected(found):
             where = f"{path}: section `runs.{name}`"
             runs.parse(str(name), params.validate(entry or {}, runs.Entry, where=where))
+    return found
+
+
+def _foreign_names(content: dict[str, Any], path: Path) -> list[str]:
+    found = []
+    for section in NAMED:
+        names: Any = content
+        for key in section.split("."):
+            names = _mapping(names).get(key)
+        found += [
+            f"{path}: section `{section}`: {str(name)!r} can't be a name, which goes into commands and paths: "
+            "a letter or digit, then letters, digits and _ + . - (no ..)"
+            for name in _mapping(names)
+            if not NAME.fullmatch(str(name))
+        ]
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stages.core import cli
+from stages.core.addresses import hidden
 from stages.core.projection import Counts, project
 from stages.core.tracking import connect, locked, uri
 
@@ -34,12 +35,12 @@ def main(
             raise
         sys.exit(_away(error))
     stale = f", {counts.stale} without their outputs (run the pipeline)" if counts.stale else ""
-    print(f"MLflow at {uri()}: {counts.added} runs added, {counts.known} known{stale}")
+    print(f"MLflow at {hidden(uri())}: {counts.added} runs added, {counts.known} known{stale}")
 
 
 def _away(error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"error: MLflow at {uri()} can't be used now ({reason}); nothing is lost: mend it and run this again"
+    reason = hidden((str(error).strip().splitlines() or [type(error).__name__])[0])
+    return f"error: MLflow at {hidden(uri())} can't be used now ({reason}); nothing is lost: mend it and run this again"
 
 
 if __name__ == "__main__":

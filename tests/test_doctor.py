@@ -5,7 +5,9 @@ import json
 import os
 import socket
 import sqlite3
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -195,6 +197,31 @@ def test_an_address_that_is_set_must_answer(
     result = check(tmp_path)
     assert result.state == "fail"
     assert f"unset {variable}" in result.mend
+
+
+@pytest.mark.parametrize(("answer", "state"), [(b'"3.8.8"', "warn"), (b"<html>log in</html>", "ok"), (None, "ok")])
+def test_a_prefect_server_that_takes_requests_without_a_token_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None, state: str
+) -> None:
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if answer else 401)
+            self.end_headers()
+            self.wfile.write(answer or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    asked: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://me:secret@127.0.0.1:{http.server_port}/api")
+        result = doctor.prefect_api(tmp_path)
+        http.shutdown()
+    assert asked == ["/api/admin/version"]
+    assert result.state == state and "secret" not in result.detail
+    assert ("PREFECT_SERVER_API_AUTH_STRING" in result.mend) == (state == "warn")
 
 
 def test_only_a_failure_ends_with_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

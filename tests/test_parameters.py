@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.workspace import CHECKOUT
+from benchmarks.workspace import CHECKOUT, Workspace
 from stages import parameters
 
 CONTENT = (CHECKOUT / "params.yaml").read_text()
@@ -71,6 +71,49 @@ def test_what_lacks_or_has_another_form_is_said_too(tmp_path: Path, text: str, m
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         parameters.run(path=tmp_path / "params.yaml", output=tmp_path / "data")
+
+
+@pytest.mark.parametrize("section", parameters.NAMED)
+@pytest.mark.parametrize(
+    "name", ["dis-forward; touch x", "a b", "$(touch x)", "../x", "a..b", "-x", "x\n", "", "a/b", "`id`"]
+)
+def test_no_name_that_a_shell_or_a_path_reads_otherwise_gets_through(tmp_path: Path, section: str, name: str) -> None:
+    outer, _, inner = section.partition(".")
+    entry = next(iter(_at(yaml.safe_load(CONTENT), section).values()))
+    values = {name: entry}
+    with pytest.raises(ValueError, match=re.escape(f"section `{section}`: {name!r} can't be a name")):
+        check(tmp_path, **{outer: {inner: values} if inner else values})
+
+
+def test_each_loop_of_the_pipeline_is_over_names_that_are_checked_and_needs_the_check() -> None:
+    """And nothing else of params.yaml gets into a command."""
+    pipeline = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"]
+    loops = {stage["foreach"] for stage in pipeline.values() if "foreach" in stage}
+    assert {f"${{{section}}}" for section in parameters.NAMED} == loops
+    commands = " ".join(stage.get("do", stage)["cmd"] for stage in pipeline.values())
+    assert set(re.findall(r"\$\{[^}]*\}|\$\w+", commands)) == {"${key}"}
+
+    after = {"parameters"}
+    while grown := {name for name in pipeline if name not in after and _needs_one_of(pipeline[name], after)}:
+        after |= grown
+    assert after == set(pipeline)
+
+
+def _needs_one_of(stage: dict[str, Any], others: set[str]) -> bool:
+    deps = [str(dep) for dep in stage.get("do", stage)["deps"]]
+    return any(f"{dep}/".startswith(f"data/{other}/") for dep in deps for other in others)
+
+
+def _at(content: Any, section: str) -> Any:
+    for key in section.split("."):
+        content = content[key]
+    return content
+
+
+def test_a_command_hidden_in_a_name_does_not_run(project: Workspace) -> None:
+    project.set({"train_flow.networks": {"flownets; touch x": {}}})
+    said = project.dvc("repro", "train_flow", check=False)
+    assert "can't be a name" in said and not (project.root / "x").exists()
 
 
 def test_each_section_is_checked_as_its_stage_loads_it() -> None:

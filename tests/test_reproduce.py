@@ -1,5 +1,6 @@
 """The flow, as a user meets it: `python -m flows.reproduce` on toy pipelines, real dvc below, real Prefect above."""
 
+import base64
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from flows.schedule import StageRun
 from flows.summary import print_results
 from stages.core.workspace import only_run
 from tests import toy
+from tests.intruder import answers
 
 PIPELINE = """
 stages:
@@ -153,10 +155,12 @@ def reproduce(folder: Path, *arguments: str, **changes: str) -> tuple[int, str]:
     return process.returncode, output
 
 
-def ask(api: str, what: str) -> list[dict[str, Any]]:
-    request = urllib.request.Request(
-        f"{api}/{what}/filter", data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
-    )
+def ask(api: str, what: str, *, token: str = "") -> list[dict[str, Any]]:
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": f"Basic {base64.b64encode(token.encode()).decode()}",
+    }
+    request = urllib.request.Request(f"{api}/{what}/filter", data=b"{}", headers=headers, method="POST")
     with urllib.request.urlopen(request, timeout=30) as reply:
         result: list[dict[str, Any]] = json.load(reply)
     return result
@@ -317,6 +321,10 @@ def test_without_a_server_the_flow_brings_its_own_and_takes_it_away(
     flow = begin(folder, PREFECT_HOME=str(prefect_home))
     toy.wait_until((folder / "pids").exists, what="the stage runs")
     below = toy.descendants(flow.pid)
+    told = Path(f"/proc/{(folder / 'pids').read_text().split()[0]}/environ").read_text().split("\0")
+    (url,) = (setting.partition("=")[2] for setting in told if setting.startswith("PREFECT_API_URL="))
+    assert set(answers(url).values()) == {401}
+    assert ask(url, "flow_runs", token=(prefect_home / "token").read_text())
     assert sum(b"prefect" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in below) >= 1
     flow.kill()
     flow.wait()
@@ -356,10 +364,11 @@ def test_a_scheduled_run_finishes_under_the_servers_of_make_ui(tmp_path: Path) -
 
     with Children() as children:
         services = ui.start(children, folder, prefect_port=0, mlflow_port=0)
-        assert services.mlflow is not None and server.answers(services.mlflow)
+        assert services.mlflow is not None and server.answers(f"{services.mlflow}/health")
+        token = server.token(folder)
 
         def messages() -> list[str]:
-            runs = ask(f"{services.prefect}/api", "flow_runs")
+            runs = ask(f"{services.prefect}/api", "flow_runs", token=token)
             return [run["state"]["message"] or "" for run in runs if run["state_type"] == "COMPLETED"]
 
         def both_came() -> bool:

@@ -58,16 +58,19 @@ class Checkout:
         return output
 
     def calls(self) -> list[str]:
-        """What pip was asked since the last look, without the constraints' path."""
+        """What pip and dvc were asked since the last look, without the constraints and the folder."""
         path = self.bin / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
-        return [line.replace(f"-c {self.root / 'constraints.txt'} ", "") for line in lines]
+        return [line.replace(f"{self.root}/", "").replace("-c constraints.txt ", "") for line in lines]
 
 
 TORCH = "install torch==2.13.0 setuptools wheel packaging ninja psutil"
 MMCV = "install --no-build-isolation onedl-mmcv==2.3.6"
-PROJECT = ["install -e .[dev]", "install --force-reinstall --no-deps opencv-python-headless", "check"]
+PROJECT = [
+    "install -e .[dev]", "install --force-reinstall --no-deps opencv-python-headless", "check",
+    "-m dvc config --local core.site_cache_dir .dvc-site",
+]  # fmt: skip
 
 
 @pytest.fixture

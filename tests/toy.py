@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
+QUIET = {"DVC_NO_ANALYTICS": "true", "DVC_SITE_CACHE_DIR": ".dvc/tmp/site", "DO_NOT_TRACK": "1"}
 
 
 def environment(**changes: str) -> dict[str, str]:
     """What a child gets: this project's packages, this Python first, nobody's tracking or Prefect server."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "RAY_"))}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-    return {**env, "PYTHONPATH": str(PROJECT), "DVC_NO_ANALYTICS": "true", "DO_NOT_TRACK": "1", **changes}
+    return {**env, "PYTHONPATH": str(PROJECT), **QUIET, **changes}
 
 
 def make(folder: Path, pipeline: str) -> Path:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.core import params
+from stages.core.addresses import hidden
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -123,6 +124,8 @@ def connect() -> Store:
     """Open MLflow, making its database if there is none. Whatever it raises, MLflow can't be used now."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    # Else MLflow's own experiment `Default` has its artifacts in a folder mlruns of the checkout.
+    os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", (FOLDER / "artifacts").resolve().as_uri())
     # MLflow's own patience with a server that is away is minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -214,12 +217,10 @@ class LiveRun:
                     if self._status is not None:
                         store.client.set_terminated(run.info.run_id, self._status)
                     return
-        except (
-            Exception
-        ) as error:  # whatever is broken in MLflow, its database or its server: the training matters more
+        except Exception as error:  # of MLflow, its database or its server: the training matters more
             logger.warning(
                 "%s: no live curve in MLflow at %s (%s); training goes on, `python -m stages.track` adds it later",
-                self._run, uri(), _first_line(error),
+                self._run, hidden(uri()), _first_line(error),
             )  # fmt: skip
 
     def _open(self) -> "tuple[Store, Run]":
@@ -246,4 +247,4 @@ def _dataset_name() -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return hidden((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]

@@ -7,12 +7,16 @@ or ``ACTOR_ACTION_RUNNER``.
 
 import multiprocessing
 import os
+import secrets
 import shutil
+import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice, takewhile
 from multiprocessing.queues import SimpleQueue
+from pathlib import Path
 from typing import Any, Literal
 
 from stages.core.params import Section, load
@@ -118,9 +122,26 @@ def _processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def ray_folder() -> str:
+    """Where a Ray of ours has its sockets and files, made for this user alone: Ray lets everybody write to its folders.
+
+    Not in the workspace: the path of a socket has 107 bytes at most. Raises ``ValueError`` if it is another's.
+    """
+    folder = Path(tempfile.gettempdir()) / f"ray-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ValueError(f"{folder} is not a folder of this user alone: remove it, or name another one in RAY_TMPDIR")
+    return str(folder)
+
+
 def _ray(function: Task, arguments: Sequence[Any], *, gpu_share: float) -> Iterator[tuple[int, Any]]:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # keeps every socket on the loopback
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_TMPDIR", ray_folder())
+        # Else Ray writes a token into ~/.ray that everybody who can look in there can read.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if not ray.is_initialized():
