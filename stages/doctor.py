@@ -4,10 +4,8 @@ No stage of the pipeline: reads only, writes nothing. Exit code 1 if a check fai
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import json
 import os
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -25,7 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stages.core import params
+from stages.core import mlflow_schema, params
 from stages.core.addresses import fault, hidden, takes_anybody
 
 EXACT = (
@@ -173,7 +171,7 @@ def mlflow_database(root: Path, *, newest: str | None = None) -> Result:
         if "locked" in str(error):
             return Result("warn", "locked by another process", "wait, or end the process that holds it (lsof, fuser)")
         return Result("fail", str(error), restore)
-    newest = newest or _mlflow_schema()
+    newest = newest or mlflow_schema.newest()
     if found is None or found[0] != newest:
         detail = f"schema {found[0] if found else 'unfinished'}, MLflow wants {newest}"
         return Result("fail", detail, f"python -m mlflow db upgrade sqlite:///{path}")
@@ -192,9 +190,17 @@ def ray_address(root: Path) -> Result:
     return _reachable("RAY_ADDRESS", mend="start the cluster (ray start --head), or unset RAY_ADDRESS")
 
 
+def processor(root: Path) -> Result:
+    """Does this processor compute convolutions right? Where not, they are computed in another way."""
+    from stages.core.processor import condition  # not above: torch takes seconds
+
+    fine, detail = condition()
+    return Result("ok", detail) if fine else Result("warn", detail, "nothing to do: computed in another way, slower")
+
+
 CHECKS: dict[str, Check] = {
     "Python": python_version, "package versions": versions, "opencv": opencv, "mmcv operators": mmcv,
-    "parameter names": parameters, "pipeline": pipeline, "DVC locks": dvc_locks,
+    "processor": processor, "parameter names": parameters, "pipeline": pipeline, "DVC locks": dvc_locks,
     "raw data": raw_data, "disk": disk, "shared memory": shared_memory, "MLflow database": mlflow_database,
     "Prefect API": prefect_api, "Ray": ray_address,
 }  # fmt: skip
@@ -233,16 +239,6 @@ def _command_line(pid: int) -> list[str]:
     with contextlib.suppress(psutil.Error):  # it ended meanwhile, or is not ours: then it is not our dvc either
         return psutil.Process(pid).cmdline()
     return []
-
-
-def _mlflow_schema() -> str:
-    """The newest revision of the installed MLflow's migrations: the one that no other builds on."""
-    package = importlib.util.find_spec("mlflow")  # finds it without the seconds that importing it takes
-    assert package is not None and package.origin is not None
-    scripts = (Path(package.origin).parent / "store" / "db_migrations" / "versions").glob("*.py")
-    text = "\n".join(script.read_text() for script in scripts)
-    revisions = set(re.findall(r"^revision = [\"'](\w+)", text, re.MULTILINE))
-    return (revisions - set(re.findall(r"^down_revision = [\"'](\w+)", text, re.MULTILINE))).pop()
 
 
 if __name__ == "__main__":
