@@ -17,6 +17,7 @@ import pandas as pd
 from stages.core import cli, pictures
 from stages.core.flow import backends, files
 from stages.core.flow.encodings import colour_wheel
+from stages.core.flow.estimation import Estimator
 from stages.core.flow.files import Pair
 from stages.core.generator.pairs import make_pair
 from stages.core.params import Section, load
@@ -64,7 +65,8 @@ def run(
     for title, pairs in _sets(parameters):
         errors = {name: flow_scores.FlowErrors() for name in estimators}
         for number, pair in enumerate(pairs):
-            found = {name: estimate(pair.first[None], pair.second[None])[0] for name, estimate in estimators.items()}
+            where = f"{title}, pair {number}"
+            found = {name: _estimated(name, estimate, pair, where) for name, estimate in estimators.items()}
             for name, flow in found.items():
                 errors[name].add(str(number), pair.flow, flow)
             if number == 0:
@@ -79,6 +81,14 @@ def run(
         for name in estimators:
             print(f"evaluate_flow: {title}: {name}: endpoint error {found[name]['all/endpoint_error']:.2f} pixels")
     return result
+
+
+def _estimated(name: str, estimate: Estimator, pair: Pair, where: str) -> np.ndarray:
+    """Flow (H, W, 2) of one pair."""
+    try:
+        return estimate(pair.first[None], pair.second[None])[0]
+    except FloatingPointError as error:
+        raise ValueError(f"evaluate_flow: {name} gives {error} ({where}); train it again") from error
 
 
 def _sets(parameters: Parameters) -> Iterator[tuple[str, Iterator[Pair]]]:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +27,7 @@ from models.convolutions import KNOWN_FAULTS, Convolution, Guard
 from models.inference import for_inference, naming_layers
 from models.network import Training, finite
 from stages import profile
-from stages.core import answers, items, numerics, prediction, processor, windows
+from stages.core import answers, items, kernel_process, numerics, prediction, processor, windows
 from stages.core.labels import A2D
 from stages.core.runs import FULL
 from stages.core.training import Checkpointing, fit
@@ -106,6 +108,27 @@ def test_what_a_kernel_gives_wrong_is_seen(asked: Convolution, spoil: Callable[[
         assert "its numbers are off by" in convolutions.fault(asked)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_wrong_output_of_thousands_is_seen(dtype: str) -> None:
+    wide = replace(
+        PLAIN, input=(1, 8, 7, 7), input_strides=(392, 1, 56, 8), weight=(2048, 8, 1, 1), weight_strides=(8, 1, 8, 8),
+        padding=(0, 0), dtype=dtype, backward=False,
+    )  # fmt: skip
+    assert convolutions.fault(wide) == ""
+    with Faulty(everything, lambda y: y.index_fill(1, torch.tensor([2001]), 0)):
+        assert "its numbers are off by" in convolutions.fault(wide)
+
+
+def test_a_single_number_is_no_false_alarm() -> None:
+    """By chance it may lie near 0, and its rounding does not."""
+    for channels in range(8, 200, 3):
+        lone = replace(
+            IN_BFLOAT16, input=(1, channels, 1, 1), input_strides=(channels, 1, channels, channels), bias=False,
+            weight=(16, channels, 1, 1), weight_strides=(channels, 1, channels, channels), padding=(0, 0),
+        )  # fmt: skip
+        assert convolutions.fault(lone) == ""
+
+
 def test_numbers_that_are_wrong_only_now_and_then_are_seen() -> None:
     calls = iter(range(100))
     with Faulty(everything, lambda y: y if next(calls) % 3 < 2 else y + 1):
@@ -151,36 +174,69 @@ def test_a_kernel_that_is_wrong_on_real_processors_is_found_and_looking_goes_on(
     [
         ("os.kill(os.getpid(), signal.SIGSEGV)", "it crashes (signal 11)"),
         ("os.kill(os.getpid(), signal.SIGABRT)", "it crashes (signal 6)"),
-        ("signal.alarm(1); signal.pause()", "it does not end"),
+        ("os.kill(os.getpid(), signal.SIGPROF)", "it does not end"),
     ],
 )
 def test_a_crash_is_a_fault_and_so_is_that_it_does_not_end(
     ending: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(numerics, "_looker", ended_by(ending))
+    monkeypatch.setattr(kernel_process, "_looker", ended_by(ending))
     assert numerics.look(PLAIN) == says
 
 
-@pytest.mark.parametrize(
-    "ending, says", [("os.kill(os.getpid(), signal.SIGKILL)", "ended from outside"), ("sys.exit(3)", "exit code 3")]
-)
-def test_what_the_machine_does_to_the_process_says_nothing_of_the_kernel(
-    ending: str, says: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["KILL", "INT", "HUP", "ALRM"])
+def test_what_ends_the_process_from_outside_says_nothing_of_the_kernel(
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Out of memory, say: an error, and nothing is kept."""
-    monkeypatch.setattr(numerics, "_looker", ended_by(ending))
-    with pytest.raises(RuntimeError, match=says):
+    """Memory that runs out, say, or Ctrl-C: an error, and nothing is kept."""
+    ending = f"signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIG{name})"
+    monkeypatch.setattr(kernel_process, "_looker", ended_by(ending))
+    with pytest.raises(RuntimeError, match="ended with -"):
         numerics.verdict(PLAIN)
     assert not numerics.known().looked_at
 
 
+def test_a_process_that_cannot_look_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_process, "_looker", ended_by("raise MemoryError('no room')"))
+    with pytest.raises(RuntimeError, match="ended with 1: MemoryError: no room"):
+        numerics.verdict(PLAIN)
+
+
+def test_after_an_interrupt_the_next_question_does_not_get_the_answer_to_the_last() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    kernel_process._looker.cache_clear()
+    asked = kernel_process._looker().process  # it takes a second to start
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            kernel_process.look(PLAIN)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert asked.wait(10) == -signal.SIGKILL
+    assert kernel_process.look(PLAIN) == "" and kernel_process._looker().process is not asked
+
+
 def ended_by(ending: str) -> Any:
     """What stands for the process that looks: it reads a line and ends."""
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
     command = [sys.executable, "-c", f"import os, signal, sys; sys.stdin.readline(); {ending}"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    looker = lambda: process  # noqa: E731
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+    found = kernel_process.Looker(process, errors)
+    looker = lambda: found  # noqa: E731
     looker.cache_clear = lambda: None  # type: ignore[attr-defined]
     return looker
+
+
+@pytest.mark.skipif("avx2" not in numerics.machine()["processor"], reason="oneDNN says nothing elsewhere")
+def test_what_a_library_prints_is_no_answer() -> None:
+    code = (
+        "import json; from stages.core import numerics; from models.convolutions import KNOWN_FAULTS;"
+        "from stages.core.kernel_process import look; print(json.dumps(look(KNOWN_FAULTS[0])))"
+    )
+    assert isinstance(in_a_process(code, ONEDNN_VERBOSE="1"), str)
 
 
 # What is kept
@@ -211,8 +267,17 @@ def test_a_record_that_a_kill_left_broken_is_made_again(looked_at: list[Convolut
     numerics.verdict(PLAIN)
     (path,) = (tmp_path / ".items").rglob("*.json")
     path.write_text(path.read_text()[:20])
+    assert not numerics.known().looked_at
     numerics.verdict(PLAIN)
     assert len(looked_at) == 2 and json.loads(path.read_text())["convolution"]["groups"] == 1
+
+
+def test_where_nothing_can_be_kept_the_machine_is_looked_at_all_the_same(
+    looked_at: list[Convolution], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(items, "CACHE", Path("/proc/nobody/writes/here"))
+    assert numerics.verdict(PLAIN) == "" and looked_at == [PLAIN]
+    assert "can't be kept" in capsys.readouterr().out
 
 
 def test_the_answer_of_the_process_is_that_of_the_function() -> None:
@@ -289,9 +354,23 @@ def test_only_the_layer_that_is_wrong_is_computed_in_another_way(looked_at: list
     assert dtypes == [torch.float32, torch.bfloat16, torch.bfloat16]
 
 
+def test_one_box_and_several_are_looked_at_whatever_the_first_frame_has(looked_at: list[Convolution]) -> None:
+    with numerics.guard(), torch.no_grad():
+        for boxes in (0, 1, 2, 7):
+            Layers()(torch.zeros(boxes, 8, 6, 7))
+    assert [asked.input[0] for asked in looked_at] == [1, 2] * 3
+
+
+def test_where_what_is_found_decides_which_layers_run_all_is_looked_after(looked_at: list[Convolution]) -> None:
+    checked = numerics.Checked()
+    for _ in range(2):
+        with checked("float32", CPU):
+            assert isinstance(_get_current_dispatch_mode(), Guard)
+
+
 def test_where_all_is_right_the_next_tensor_of_the_shape_is_not_looked_after(looked_at: list[Convolution]) -> None:
     checked, guarded = numerics.Checked(), []
-    for x in (torch.zeros(1, 8, 6, 7), torch.ones(1, 8, 6, 7), torch.zeros(1, 8, 6, 8)):
+    for x in (torch.zeros(1, 8, 6, 7), torch.ones(3, 8, 6, 7), torch.zeros(1, 8, 6, 8)):
         with checked("bfloat16", CPU, x), torch.no_grad():
             Layers()(x)
             guarded.append(isinstance(_get_current_dispatch_mode(), Guard))
@@ -302,7 +381,7 @@ def test_where_one_is_wrong_every_tensor_is_looked_after(looked_at: list[Convolu
     checked, guarded = numerics.Checked(), []
     with Faulty(lambda x, _: x.dtype == torch.bfloat16, lambda y: 10 * y):
         for _ in range(3):
-            with checked("bfloat16", CPU, torch.zeros(1)), torch.no_grad():
+            with checked("bfloat16", CPU, torch.zeros(1, 2)), torch.no_grad():
                 Layers()(torch.ones(1, 8, 6, 7))
                 guarded.append(isinstance(_get_current_dispatch_mode(), Guard))
     assert guarded == [True, True, True]
@@ -348,6 +427,19 @@ def test_a_training_learns_the_same_where_the_processor_s_gradients_are_wrong(
     assert not torch.allclose(misled["first.weight"], expected["first.weight"], rtol=1e-2)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_a_training_is_looked_after_with_new_shapes_and_always_once_something_was_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(numerics, "verdict", lambda asked: "wrong" if asked.input[-1] == 9 else "")
+    looked_after, guarded = numerics.Rehearsed(), []
+    for width in (7, 7, 8, 7, 9, 7):
+        batch = {"frames": torch.zeros(2, 8, 6, width), "boxes": [torch.zeros(width, 4)]}
+        with looked_after(batch):
+            guarded.append(isinstance(_get_current_dispatch_mode(), Guard))
+            Layers()(batch["frames"])
+    assert guarded == [True, False, True, False, True, True]
 
 
 # Numbers that are not finite

@@ -1,18 +1,14 @@
 """Does this machine compute convolutions right? Each shape is looked at once, when it is first met, and kept.
 
 What was found lies in .items/numerics/<machine>/, a file a convolution (``models.convolutions``), where the machine is
-its processor, the version of torch and the instructions that oneDNN may use. The looking is done in another process,
-because a wrong kernel may crash or never end, with all memory that it is given filled: a number that is read but was
-never written is wrong for sure. That process is this module run as a program: a line of JSON in, a line out.
+its processor, the version of torch and the instructions that oneDNN may use.
 """
 
 import json
 import os
 import platform
 import re
-import signal
-import subprocess
-import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,18 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
+from torch.utils._pytree import tree_leaves
 
-from models import convolutions
 from models.convolutions import Convolution, Guard
 from models.inference import Precision, computing_in, naming_layers
 from stages.core import items
+from stages.core.kernel_process import look
 
 FOLDER = "numerics"
 """Below the item cache."""
-SECONDS = 120
-"""After which a kernel that does not end is given up."""
-FILL = "128"
-"""MALLOC_PERTURB_: glibc fills what it hands out with bytes 0x7f, 3e38 as bfloat16 and as float32."""
 
 
 class Checked:
@@ -45,19 +39,46 @@ class Checked:
 
     @contextmanager
     def __call__(self, precision: Precision, device: torch.device, *seen: Any) -> Iterator[None]:
-        """A context to predict in ``precision``; ``seen`` are the tensors, or shapes, that decide all others.
+        """A context to predict in ``precision``; ``seen`` are tensors, or shapes, that decide which layers see what.
 
-        The first time that they are of these shapes every convolution is looked at; where all are right, no more.
+        The first time that they are of these shapes, but for the batch, every convolution is looked at; where all are
+        right, no more. Without any, always: where what is found decides which layers run.
         """
-        key = (precision, torch.get_num_threads(), *(tuple(getattr(one, "shape", one)) for one in seen))
+        key = (precision, torch.get_num_threads(), *map(_shape, seen))
         with computing_in(precision, device):
             if device.type != "cpu" or key in self._right:
                 yield
                 return
             with self._guard:
                 yield
-        if not self._guard.found_wrong:
+        if seen and not self._guard.found_wrong:
             self._right.add(key)
+
+
+class Rehearsed:
+    """When a training is to be looked after: with batches of new shapes, and always once something was wrong."""
+
+    def __init__(self) -> None:
+        self._guard = guard(backward=True)
+        self._shapes: set[Any] = set()
+        self._found_wrong = False
+
+    @contextmanager
+    def __call__(self, batch: Any) -> Iterator[None]:
+        """A context for a step on ``batch``, gradients included."""
+        shapes = frozenset(_shape(one) for one in tree_leaves(batch) if isinstance(one, torch.Tensor) and one.dim() > 2)
+        if shapes in self._shapes and not self._found_wrong:
+            yield
+            return
+        with self._guard:
+            yield
+        self._found_wrong |= self._guard.found_wrong
+        self._shapes.add(shapes)
+
+
+def _shape(seen: Any) -> tuple[int, ...]:
+    """Of a tensor, but for its first axis; a shape is what it is."""
+    return tuple(seen.shape[1:]) if isinstance(seen, torch.Tensor) else tuple(seen)
 
 
 Decorator = Callable[[items.Compute], items.Compute]
@@ -101,39 +122,52 @@ def guard(*, backward: bool = False) -> Guard:
 def verdict(convolution: Convolution) -> str:
     """What is wrong with ``convolution`` on this machine, empty if nothing is; looked up, or found out and kept."""
     path = _folder() / f"{items.digest(asdict(convolution))}.json"
-    try:
-        return str(json.loads(path.read_text())["fault"])
-    except (FileNotFoundError, json.JSONDecodeError):
+    if (known := _read(path)) is not None:
+        return str(known["fault"])
+    with _one_at_a_time(path.parent) as can_be_kept:
+        if (known := _read(path)) is not None:
+            return str(known["fault"])
         fault = look(convolution)
+        if can_be_kept:
+            content = {"machine": machine(), "convolution": asdict(convolution), "says": str(convolution)}
+            _write(path, {**content, "fault": fault})
     if fault:
         print(f"numerics: {convolution}: {fault}; it is computed in another way here (docs/gotchas.md)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    content = {"machine": machine(), "convolution": asdict(convolution), "says": str(convolution), "fault": fault}
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, path)
     return fault
 
 
-def look(convolution: Convolution) -> str:
-    """``convolutions.fault`` in a process of its own; a crash there is a fault, and so is that it does not end."""
-    looker = _looker()
-    assert looker.stdin is not None and looker.stdout is not None
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[bool]:
+    """Of processes side by side one looks, and the others read. Gives whether ``folder`` can be written to."""
     try:
-        looker.stdin.write(json.dumps(asdict(convolution)) + "\n")
-        looker.stdin.flush()
-    except BrokenPipeError:
-        pass  # the answer is missing, too
-    answer = looker.stdout.readline()
-    if answer:
-        return str(json.loads(answer))
-    _looker.cache_clear()
-    code = looker.wait()
-    if code >= 0:
-        raise RuntimeError(f"the process that looks at {convolution} ended with exit code {code}")
-    if -code in (signal.SIGKILL, signal.SIGTERM):
-        raise RuntimeError(f"the process that looks at {convolution} was ended from outside, by signal {-code}")
-    return "it does not end" if -code == signal.SIGALRM else f"it crashes (signal {-code})"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
+    except OSError as error:
+        print(f"numerics: what is found of this machine's kernels can't be kept ({error})")
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A record; None where there is none, or a kill left half of it."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return content
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    handle, part = tempfile.mkstemp(prefix=".", dir=path.parent)  # a name of its own on every node
+    with os.fdopen(handle, "w") as file:
+        file.write(json.dumps(content, indent=1) + "\n")
+    os.chmod(part, 0o644)
+    os.replace(part, path)
 
 
 @dataclass(frozen=True)
@@ -146,7 +180,8 @@ class Known:
 
 def known() -> Known:
     """What ``verdict`` has kept."""
-    records: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(_folder().glob("[!.]*.json"))]
+    found = map(_read, sorted(_folder().glob("[!.]*.json")))
+    records = [record for record in found if record is not None]
     return Known(
         looked_at=Counter(record["convolution"]["dtype"] for record in records),
         wrong={record["says"]: record["fault"] for record in records if record["fault"]},
@@ -183,33 +218,3 @@ WIDE = re.compile("avx|amx|fma|sse4|asimd|sve|bf16|fphp")
 
 def _folder() -> Path:
     return items.CACHE / FOLDER / items.digest(machine())[:16]
-
-
-@cache
-def _looker() -> "subprocess.Popen[str]":
-    """The process that looks; it ends when this one does, with its standard input."""
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, "-m", "stages.core.numerics"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, "MALLOC_PERTURB_": FILL},
-    )
-
-
-def main() -> None:
-    """Answer each line of standard input, a ``Convolution`` as JSON, by ``fault`` of it; end with the input."""
-    for line in sys.stdin:
-        values = json.loads(line).items()
-        asked: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values}
-        signal.alarm(SECONDS)  # ends this process
-        found = convolutions.fault(Convolution(**asked))
-        signal.alarm(0)
-        print(json.dumps(found), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -18,12 +18,10 @@ import pyarrow as pa
 import torch
 
 from models.base import Window
-from models.inference import Precision
-from stages.core import answers, cli, png, prediction, workers
-from stages.core.flow import backends, estimation
+from stages.core import answers, cli, png, prediction, trained, workers
+from stages.core.flow import backends, classical, networks
 from stages.core.regions import segmentation
-from stages.core.tables import Pack
-from stages.core.windows import Sample
+from stages.core.tables import Pack, write_pack
 
 STRIDES = 16
 """Length of a piece, in strides of the method's windows."""
@@ -106,10 +104,19 @@ def label(job: Job, pieces: Sequence[Piece]) -> dict[int, Pixels]:
     return dict(sorted(found.items()))
 
 
-def answer(predictor: prediction.Predictor, window: Sample, words: np.ndarray, precision: Precision) -> np.ndarray:
-    """(H, W) uint8 at the labelled frame of ``window``: 1 on the actor that a sentence of ``words`` (L, 300) means."""
-    mask: np.ndarray = (answers.respond(predictor, window, [words], precision)[0] > 0).byte().numpy()
-    return mask
+MASK_PACK = pa.schema([("frame", pa.int32()), ("mask", pa.binary())])
+"""Of a sentence: a PNG of uint8 a frame, 1 on the actor that is meant."""
+
+
+@prediction.locating
+def answer_piece(argument: Mapping[str, Any], parameters: Mapping[str, Any], target: Path) -> None:
+    """Masks of the actor that a sentence of ``argument["words"]`` (L, 300) means, packed at ``target``."""
+    predictor = prediction.load_predictor(Path(argument["run"]), argument["weights"])
+    rows = []
+    for frame, window in prediction.read_windows(argument, predictor.config):
+        response = answers.respond(predictor, window, [argument["words"]], parameters["precision"])[0]  # (H, W)
+        rows.append({"frame": frame, "mask": png.encode((response > 0).byte().numpy())})
+    write_pack(target, {name: [row[name] for row in rows] for name in MASK_PACK.names}, MASK_PACK)
 
 
 def _label(job: Job, piece: Piece) -> dict[int, Pixels]:
@@ -147,14 +154,14 @@ def _maps(job: Job, piece: Piece, folder: Path) -> Iterator[tuple[int, bytes]]:
         segmentation.pack_found(given, job.regions.settings, packs["regions"])
         seen = ["clip", "features", "regions"]
     argument = reading(*seen, network=job.network)
-    predictor = prediction.load_predictor(Path(job.network["run"]), job.network["weights"])
     if job.words is not None:
-        for position, window in prediction.read_windows(argument, predictor.config):
-            yield position, png.encode(answer(predictor, window, job.words, job.settings["precision"]))
-        return
-    prediction.predict_clip(argument, job.settings, packs["predictions"])
+        answer_piece({**argument, "words": job.words}, job.settings, packs["predictions"])
+        column = "mask"
+    else:
+        prediction.predict_clip(argument, job.settings, packs["predictions"])
+        predictor = prediction.load_predictor(Path(job.network["run"]), job.network["weights"])
+        column = "actor" if predictor.labels.multi_label else "joint"
     predicted = Pack(packs["predictions"])
-    column = "actor" if predictor.labels.multi_label else "joint"
     for row in range(len(predicted)):
         yield predicted.column(row, "frame")[0].as_py(), predicted.column(row, column)[0].as_py()
 
@@ -167,5 +174,10 @@ def _cut_pack(clip: Path, span: range, target: Path) -> None:
 
 def _estimate(flow: Flow, clip: Path, target: Path) -> None:
     backend, direction = backends.parse_recipe(flow.recipe)
-    estimator = backends.open_trained(backend, flow.networks, preset=flow.preset)
-    estimation.pack_clip(clip, estimator, {"direction": direction, **flow.settings}, target)
+    settings = {"backend": backend, "preset": flow.preset, "direction": direction, **flow.settings}
+    if backend not in networks.NAMES:
+        classical.pack_flow({"path": str(clip)}, settings, target)
+        return
+    weights = flow.networks / backend
+    learned = {"weights": str(weights), "digest": trained.digest(weights, stage="train_flow")}
+    networks.pack_flow({"path": str(clip), **learned}, settings, target)

@@ -192,7 +192,7 @@ def _detected_rows(
     network = predictor.network
     for frame, sample in read_windows(argument, predictor.config):
         batch = predictor.batch([sample])
-        with predictor.checked("float32", predictor.device, batch["frames"]):
+        with predictor.checked("float32", predictor.device):
             (found,) = network.detect(batch)
         height, width = batch["frames"].shape[2:4]
         scale = found.boxes.new_tensor((shape[1] / width, shape[0] / height) * 2)

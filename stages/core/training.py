@@ -10,7 +10,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,7 @@ def fit(
         saved_at = time.monotonic()
         network.train()
         stream = batches(start) if start < training.steps else iter(())
-        guard = numerics.guard(backward=True)
+        looked_after = numerics.Rehearsed()
         bar = progress.add_task(name, total=training.steps, completed=start)
         for step in range(start, training.steps):
             factor = learning_rate_factor(training, step)
@@ -105,17 +104,17 @@ def fit(
             batch = next(stream)
             waiting.seconds += time.monotonic() - asked
             optimiser.zero_grad(set_to_none=True)
-            # All steps have the shapes of the first: where those are computed right, the rest needs no looking after.
-            with guard if step == start or guard.found_wrong else nullcontext():
+            with looked_after(batch):
                 losses = loss(to_device(batch, device))
                 losses["loss"].backward()
-            nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
+            norm = nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
             optimiser.step()
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0.0) + float(value.detach())
-            if not math.isfinite(sums["loss"]):
+            if not math.isfinite(sums["loss"]) or not math.isfinite(norm):
                 raise ValueError(
-                    f"{name}: the loss is no number at step {step + 1}; lower the learning rate in params.yaml"
+                    f"{name}: the loss is no number, or its gradient, at step {step + 1}; lower the learning rate in "
+                    "params.yaml"
                 )
             if (step + 1) % every == 0:
                 row = {"step": step + 1, **{key: value / every for key, value in sums.items()}}

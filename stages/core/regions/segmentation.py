@@ -80,7 +80,7 @@ def _find(segmenter: Segmenter, frames: np.ndarray) -> list[Regions]:
     shown = to_height(Sample(frames=frames, labels=nothing), segmenter.framing.height).frames
     scale = torch.tensor([frames.shape[axis] / shown.shape[axis] for axis in (2, 1)] * 2)
     batch = torch.from_numpy(np.ascontiguousarray(shown)).to(segmenter.device)
-    with segmenter.checked("float32", segmenter.device, batch):
+    with segmenter.checked("float32", segmenter.device):
         found = segmenter.network.predict(batch)
     return [
         Regions(
