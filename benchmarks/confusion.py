@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from benchmarks.ratio import Ratio, seconds
 from stages.core import cli
-from stages.core.labels import A2D, IGNORE
+from stages.core.datasets.labels import A2D, IGNORE
 from stages.core.scores import confusion
 
 CLASSES = A2D.ids

@@ -21,10 +21,13 @@ from rich.table import Table
 
 from models import ssa2d
 from models.base import Predictions, configuration
-from models.network import channels_last, load_encoder
-from stages.core import cli, dataset, loader, training, transforms, windows
+from models.parts.network import channels_last, load_encoder
+from stages.core import cli
+from stages.core.batches import transforms, window_batches, windows
+from stages.core.datasets import dataset
 from stages.core.runs import FULL
 from stages.core.scores.confusion import all_scores, confusion
+from stages.core.training import loop
 
 WITHOUT = "without_ssa_masking"
 HELD_OUT = 5
@@ -90,13 +93,15 @@ def _train(
 
     def batches(start: int) -> Any:
         size = config.training.batch
-        return loader.training_batches(samples, config, seed=seed, start=start, steps=steps, batch=size, loaders=1)
+        return window_batches.training_batches(
+            samples, config, seed=seed, start=start, steps=steps, batch=size, loaders=1
+        )
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        training.fit(
+        loop.fit(
             variant, network, network.loss, network.parameter_groups(), batches, config.training, seed=seed,
-            checkpointing=training.Checkpointing(key=variant, seconds=float("inf"), folder=Path(folder)), log=log,
+            checkpointing=loop.Checkpointing(key=variant, seconds=float("inf"), folder=Path(folder)), log=log,
         )  # fmt: skip
     return Learned(found, (time.monotonic() - began - measuring) / steps)
 
@@ -109,7 +114,7 @@ def _score(network: Any, config: Any, tested: dataset.Dataset) -> float:
     for frame in tested.frames:
         window = windows.read(tested, frame.video, windows.numbers(frame.frame, config.window))
         sample = transforms.to_height(window, config.height)
-        predicted: Predictions = network.predict(loader.to_batch([sample], encoding=config.flow_encoding))
+        predicted: Predictions = network.predict(window_batches.to_batch([sample], encoding=config.flow_encoding))
         matrix += confusion(sample.labels[config.window.before], predicted.joint[0].numpy(), classes=space.ids)
     network.train()
     return all_scores(matrix, space)["action"].mean_iou

@@ -17,9 +17,12 @@ import typer
 from benchmarks import workspace
 from benchmarks.ratio import Ratio, seconds
 from models import deeplab
-from models.network import channels_last
-from stages.core import cli, dataset, loader, training, windows, workers
-from stages.core.sampler import Sampler
+from models.parts.network import channels_last
+from stages.core import cli, workers
+from stages.core.batches import window_batches, windows
+from stages.core.batches.sampler import Sampler
+from stages.core.datasets import dataset
+from stages.core.training import loop
 
 BATCH = 8
 WARM_UP = 2
@@ -31,7 +34,7 @@ def measure_feeding(folder: Path, *, clips: int = 8, height: int = 320, steps: i
     samples = _samples(folder, clips, height)
     config = replace(deeplab.paper, crop=(320, 320))
     total = WARM_UP + steps
-    batches = loader.training_batches(samples, config, seed=0, start=0, steps=total, batch=BATCH, loaders=1)
+    batches = window_batches.training_batches(samples, config, seed=0, start=0, steps=total, batch=BATCH, loaders=1)
     for _ in range(WARM_UP):
         next(batches)
     fed = seconds(lambda: [next(batches) for _ in range(steps)])
@@ -60,16 +63,16 @@ def measure_waiting(folder: Path, *, clips: int = 8, height: int = 320, steps: i
     config = replace(deeplab.small, training=replace(deeplab.small.training, steps=WARM_UP + steps))
     torch.manual_seed(0)
     network = channels_last(deeplab.build(config, samples.label_space))
-    batches = loader.training_batches(
+    batches = window_batches.training_batches(
         samples, config, seed=0, start=0, steps=WARM_UP + steps, batch=config.training.batch, loaders=1
     )
     for _ in range(WARM_UP):
         next(batches)
-    waiting = training.Waiting()
+    waiting = loop.Waiting()
     fitted = replace(config.training, steps=steps)
-    checkpointing = training.Checkpointing(key="waiting", seconds=1e9, folder=folder)
+    checkpointing = loop.Checkpointing(key="waiting", seconds=1e9, folder=folder)
     whole = seconds(
-        lambda: training.fit(
+        lambda: loop.fit(
             "waiting",
             network,
             network.loss,

@@ -15,12 +15,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models import flownet
-from models.network import channels_last
+from models.parts import flownet
+from models.parts.network import channels_last
 from stages import evaluate_flow
 from stages.core import cli
-from stages.core.flow import backends, classical, networks
 from stages.core.generator.pairs import make_pair
+from stages.core.optical_flow import backends, classical, networks
 from stages.core.scores.flow import FlowErrors
 from stages.core.scores.resampling import values
 

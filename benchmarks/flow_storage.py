@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from stages.core import cli
-from stages.core.flow import dis
 from stages.core.generator.pairs import make_pair
-from stages.core.video import Clip
+from stages.core.optical_flow import dis
+from stages.core.packs.frames import Clip
 
 Form = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Flow -> (what is stored, the flow that is read back)."""

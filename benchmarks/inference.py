@@ -25,11 +25,11 @@ from torch.nn import functional as F
 from benchmarks.ratio import Ratio, seconds
 from models import ssa2d
 from models.base import Batch, Labels, PairScores, Predictions, configuration
-from models.i3d import Pool, Unit, pad, same_padding
-from models.inference import Precision, computing_in, for_inference
-from stages import profile
-from stages.core import cli, machine, numerics
-from stages.core.labels import A2D
+from models.parts.folding import Precision, computing_in, for_inference
+from models.parts.i3d import Pool, Unit, pad, same_padding
+from stages.commands import measuring, profile
+from stages.core import cli, numerics
+from stages.core.datasets.labels import A2D
 from stages.core.runs import FULL
 
 SIDE = 224
@@ -107,7 +107,7 @@ def measure_checked(
 
 def against_actors(config: str = "paper", *, side: int = SIDE, repeats: int = 3) -> dict[int, tuple[float, float]]:
     """Number of actors -> seconds a window, and the most megabytes that were in use up to its first one."""
-    memory = machine.PeakMemory(torch.device("cpu"))
+    memory = measuring.PeakMemory(torch.device("cpu"))
     network = for_inference(_network(config))
     tasks = {actors: partial(_label, network, _batch(config, side=side, actors=actors)) for actors in ACTORS}
     megabytes = {}

@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ratio import seconds
-from models import deeplab, fcis, flownet, region_masks
+from models import deeplab, region_masks
 from models.base import Batch, configuration
-from models.network import channels_last, parameter_count
-from models.regions import MASK_SIDE, RegionMaskBatch
+from models.parts import fcis, flownet
+from models.parts.network import channels_last, parameter_count
+from models.parts.region_types import MASK_SIDE, RegionMaskBatch
 from stages.core import cli
-from stages.core.labels import A2D
+from stages.core.datasets.labels import A2D
 from stages.core.runs import FULL
 
 PUBLISHED = {"flow": 350, "regions": 300, "segmentation": 450, "all three": 1100, "baseline with flow": 395}

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.ratio import Ratio, seconds
-from models.region_to_pixel import region_to_pixel
+from models.parts.region_to_pixel import region_to_pixel
+from stages.commands.profile import PeakMemory
 from stages.core import cli
-from stages.profile import PeakMemory
 
 CLASSES = 18
 """Actors and actions of A2D, background in both."""

@@ -12,9 +12,9 @@ from pycocotools.cocoeval import COCOeval
 
 from benchmarks.ratio import Ratio, seconds
 from stages.core import cli
+from stages.core.datasets.sentences import Sample, coco_truth, predicted_masks, true_masks
 from stages.core.scores import resampling
 from stages.core.scores.sentences import EPSILON, compare
-from stages.core.sentences import Sample, coco_truth, predicted_masks, true_masks
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 DISTINCT = 200

@@ -96,7 +96,7 @@ class Workspace:
 
     def put(self, release: Path) -> None:
         """Make ``release`` the data set, as `make data FROM=...` does."""
-        self.run("-m", "stages.data", "put", f"--from={release}", "--name=sample")
+        self.run("-m", "stages.commands.data", "put", f"--from={release}", "--name=sample")
 
 
 def copy_project(root: Path) -> Workspace:

@@ -178,10 +178,12 @@ def _mark_skipped(run: StageRun) -> None:
 def _track(children: Children, root: Path) -> None:
     """Bring MLflow up to date, from the files of the stages; its failure loses nothing and fails nothing."""
     logger = get_run_logger()
-    command = [sys.executable, "-m", "stages.track"]
+    command = [sys.executable, "-m", "stages.commands.track"]
     code = children.run(command, log=lambda line: logger.info("track | %s", line), root=root)
     if code != 0:
-        logger.warning("MLflow was not brought up to date (exit code %d); `python -m stages.track` does it later", code)
+        logger.warning(
+            "MLflow was not brought up to date (exit code %d); `python -m stages.commands.track` does it later", code
+        )
 
 
 def _publish(root: Path) -> None:

@@ -70,7 +70,7 @@ def start(
     pages = None
     if mlflow and not os.environ.get("MLFLOW_TRACKING_URI"):
         # Before its server starts: two that make MLflow's database at the same time both fail.
-        finish("MLflow's database", [sys.executable, "-m", "stages.track", "--make-database"])
+        finish("MLflow's database", [sys.executable, "-m", "stages.commands.track", "--make-database"])
         port = server.free_port(mlflow_port)
         pages = f"http://{server.HOST}:{port}"
         begin("mlflow", _mlflow_command(root, port))

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from models import IGNORE
-from models.network import finite
 
 
 class Labels(Protocol):
-    """What a method needs to know of a data set's labels (``stages.core.labels.LabelSpace`` is one)."""
+    """What a method needs to know of a data set's labels (``stages.core.datasets.labels.LabelSpace`` is one)."""
 
     actors: tuple[str, ...]  # background first
     actions: tuple[str, ...]
@@ -68,6 +67,17 @@ class Window:
 
 
 SINGLE_FRAME = Window()
+
+
+def finite(values: Tensor, what: str) -> Tensor:
+    """``values`` themselves, of which a decision is made next.
+
+    Raises ``FloatingPointError`` where one is not finite: the largest of such numbers, or those above a threshold,
+    would be a label like any other.
+    """
+    if not values.isfinite().all():
+        raise FloatingPointError(f"{what} that are not finite")
+    return values
 
 
 def split_labels(joint: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:

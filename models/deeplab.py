@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import IGNORE, resnet
+from models import IGNORE
 from models.base import SINGLE_FRAME, Batch, Labels, PairScores, Predictions, Window, split_labels
-from models.network import Training
+from models.parts import resnet
+from models.parts.network import Training
 
 FLOW_ENCODING = "colour_wheel"
 

@@ -4,7 +4,7 @@ They rely on an LSTM "to encode an input sentence into a vector representation, 
 extracts a spatial feature map from an image and outputs an upsampled response map" (Gavrilyuk et al., section 1): at
 each position stand its visual features, the LSTM's state and the spatial coordinates side by side, and two 1 x 1
 convolutions make a response of them. VGG16, the LSTM, the deconvolution and what is decided for both baselines:
-``models/vgg.py``.
+``models/parts/vgg.py``.
 
 Gavrilyuk et al. give no sizes. Those of Hu's code (ronghanghu/text_objseg) are taken: a state of 1,000; visual features
 and state L2-normalised, coordinates not; 500 hidden channels with ReLU; batches of 10 by SGD at 0.01 with momentum 0.9,
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import resnet, text, vgg
 from models.base import Labels
-from models.network import Training
-from models.text import COORDINATES, with_coordinates
+from models.parts import resnet, text, vgg
+from models.parts.network import Training
+from models.parts.text import COORDINATES, with_coordinates
 
 
 @dataclass(frozen=True)

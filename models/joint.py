@@ -1,12 +1,12 @@
 """Joint segmentation of actors and actions (Ji et al. 2018, "End-to-end Joint Semantic Segmentation of Actors and
 Actions in Video").
 
-Section 3.1: a Mask R-CNN (``models.maskrcnn``) finds boxes, actors and masks on the appearance pyramid of the labelled
-frame (RoIAlign-AR). Section 3.2: a mirrored residual network with a pyramid of its own sees optical flow as u, v and
-magnitude. On every level of both streams' pyramids a 3 x 1 x 1 convolution gathers the frames before and after; the
-streams are concatenated level by level (mid-level fusion), RoIAlign-AN pools from them, and the action head says what
-each RoI does. Section 3.3, equation 1: all losses at once, of labelled frames only. Section 4: SGD, 2e-4; pairs that
-cannot occur are left out in training and inference; Mask R-CNN starts from COCO, the flow stream from ImageNet.
+Section 3.1: a Mask R-CNN (``models.parts.maskrcnn``) finds boxes, actors and masks on the appearance pyramid of the
+labelled frame (RoIAlign-AR). Section 3.2: a mirrored residual network with a pyramid of its own sees optical flow as u,
+v and magnitude. On every level of both streams' pyramids a 3 x 1 x 1 convolution gathers the frames before and after;
+the streams are concatenated level by level (mid-level fusion), RoIAlign-AN pools from them, and the action head says
+what each RoI does. Section 3.3, equation 1: all losses at once, of labelled frames only. Section 4: SGD, 2e-4; pairs
+that cannot occur are left out in training and inference; Mask R-CNN starts from COCO, the flow stream from ImageNet.
 
 What the paper leaves open or the released code (JingweiJ/JointActorActionSeg) has otherwise, decided here:
 
@@ -49,12 +49,13 @@ from mmdet.structures.bbox import bbox2roi
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import IGNORE, detection, maskrcnn
-from models.base import SINGLE_FRAME, Labels, Predictions, Window
-from models.maskrcnn import DIVISOR, POOLED, Maps
-from models.network import Training, finite, split_parameters
-from models.region_to_pixel import region_to_pixel
-from models.regions import Detections, InstanceBatch, RegionBatch
+from models import IGNORE
+from models.base import SINGLE_FRAME, Labels, Predictions, Window, finite
+from models.parts import detection, maskrcnn
+from models.parts.maskrcnn import DIVISOR, POOLED, Maps
+from models.parts.network import Training, split_parameters
+from models.parts.region_to_pixel import region_to_pixel
+from models.parts.region_types import Detections, InstanceBatch, RegionBatch
 
 THREE_FRAMES = Window(before=1, after=1)
 LEVELS = 4

@@ -4,7 +4,7 @@ Of its networks the one that finds the target in a frame, "the lingual specifica
 that of Hu et al. 2016 but for "a dynamic convolutional layer to allow for dynamic adaptation of visual filters based on
 the input sentence" (section 1). One fully connected layer makes a 1 x 1 filter of the LSTM's state, and the filter is
 convolved with the visual features and the spatial coordinates. VGG16, the LSTM, the deconvolution and what is decided
-for both baselines: ``models/vgg.py``.
+for both baselines: ``models/parts/vgg.py``.
 
 Gavrilyuk et al. change two things of it, tanh and L2-normalisation (section 3.3). So neither is here: the filter's
 activation is the sigmoid and features are as VGG16 gives them, as in Li's code (QUVA-Lab/lang-tracker). From there too:
@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from models import resnet, text, vgg
 from models.base import Labels
-from models.network import Training
-from models.text import COORDINATES, dynamic_convolution, with_coordinates
+from models.parts import resnet, text, vgg
+from models.parts.network import Training
+from models.parts.text import COORDINATES, dynamic_convolution, with_coordinates
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ ON_VIDEOS = ("video_classifier",)
 
 FIXED_VOCABULARY = "fixed_vocabulary"
 """Variant of `sentence` that learns the names of classes in place of sentences: it is asked about those that a method
-on videos finds (``stages.core.vocabulary``), and so labels pixels."""
+on videos finds (``stages.core.datasets.vocabulary``), and so labels pixels."""
 
 MULTI_LABEL = ("ssa2d",)
 """Methods that learn and predict several actions at once (``Labels.multi_label``); the others give a pixel one."""

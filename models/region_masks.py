@@ -2,9 +2,9 @@
 
 The front-end is a trained ``models.deeplab``, fixed (section 3.4), so its fused features come in as input and no
 encoder is here. Each region's box is RoI-pooled from them and classified by two networks of identical structure, one
-for the actor and one for the action; the region-to-pixel layer (equations 2, 3; ``models.region_to_pixel``) brings the
-scores to pixels, a softmax makes probabilities of them, equation 1 is the loss, and a pair's probability is the
-product. Section 3.4, second stage: SGD, 2.5e-4, one frame a step, 80,000 iterations.
+for the actor and one for the action; the region-to-pixel layer (equations 2, 3; ``models.parts.region_to_pixel``)
+brings the scores to pixels, a softmax makes probabilities of them, equation 1 is the loss, and a pair's probability is
+the product. Section 3.4, second stage: SGD, 2.5e-4, one frame a step, 80,000 iterations.
 
 What the paper leaves open, decided here:
 
@@ -33,11 +33,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import IGNORE, resnet
+from models import IGNORE
 from models.base import SINGLE_FRAME, Batch, Labels, PairScores, Predictions, Window, split_labels
-from models.network import Training
-from models.region_to_pixel import region_to_pixel
-from models.regions import RegionMaskBatch
+from models.parts import resnet
+from models.parts.network import Training
+from models.parts.region_to_pixel import region_to_pixel
+from models.parts.region_types import RegionMaskBatch
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ class RegionMasks(nn.Module):
 
 
 class Pipeline(nn.Module):
-    """The whole method on frames: front-end (a DeepLab), segmenter (``models.regions``) and back-end, all trained."""
+    """The whole method on frames: front-end (a DeepLab), segmenter (``models.parts.region_types``) and back-end, all
+    trained."""
 
     def __init__(self, front: Any, segmenter: Any, back: RegionMasks) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ What the paper leaves open, decided here:
   is unlabelled and counts in no loss.
 - Training flips frames at random, with `left` and `right` in the sentence, and changes nothing else: a crop could cut
   off who is meant, and sentences name colours.
-- The norm of the gradient is limited (``models.network.Training``).
+- The norm of the gradient is limited (``models.parts.network.Training``).
 - "Frames are padded to have the same size": smaller ones below and on the right, with black and no motion, to `crop`;
   others to multiples of 16. A frame of A2D (at most 16:9) is 288 pixels high where 512 x 512 holds it; what is wider
   is made smaller, in training and in test.
@@ -39,10 +39,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import IGNORE, i3d, text
+from models import IGNORE
 from models.base import SINGLE_FRAME, Labels, Window
-from models.network import Training, split_parameters
-from models.text import COORDINATES, TextBatch, dynamic_convolution, logistic_loss, with_coordinates
+from models.parts import i3d, text
+from models.parts.network import Training, split_parameters
+from models.parts.text import COORDINATES, TextBatch, dynamic_convolution, logistic_loss, with_coordinates
 
 CHANNELS = {"rgb": 3, "flow": 2}
 FIXED = "Mixed_4e"
@@ -118,7 +119,7 @@ VARIANTS: dict[str, Callable[[Config], Config]] = {
     "bilstm": lambda config: replace(config, text_encoder=text.BILSTM),
     "one_resolution": lambda config: replace(config, loss_weights={FULL: 1.0}),
     # Section 5.3
-    "fixed_vocabulary": lambda config: config,  # learns names in place of sentences (stages.core.vocabulary)
+    "fixed_vocabulary": lambda config: config,  # learns names in place of sentences (stages.core.datasets.vocabulary)
 }
 """Name of a run's variant -> the configuration it makes of the plain one."""
 

@@ -34,11 +34,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import IGNORE, i3d
-from models.base import Batch, Labels, MultiLabelPredictions, PairScores, Predictions, Window, split_labels
-from models.dice import generalised_dice_loss
-from models.i3d import Unit
-from models.network import Training, finite, split_parameters
+from models import IGNORE
+from models.base import Batch, Labels, MultiLabelPredictions, PairScores, Predictions, Window, finite, split_labels
+from models.parts import i3d
+from models.parts.dice import generalised_dice_loss
+from models.parts.i3d import Unit
+from models.parts.network import Training, split_parameters
 
 SKIPS = ("Conv3d_2c_3x3", "Mixed_3c")
 DEEPEST = "Mixed_5b"

@@ -1,10 +1,11 @@
 """Which actor-action pairs a video shows: the multi-label classifier of Gavrilyuk et al. 2018, section 5.3, Setup.
 
 A network that segments from a sentence must be asked about the right things; for a fixed vocabulary this classifier
-chooses what to ask (``stages.core.vocabulary``). Two I3D (Carreira and Zisserman 2017), RGB and flow, with as many
-outputs as there are pairs and a sigmoid for each. Training: the last inception block and the final layer, on random
-clips of 64 frames, crops of 224 x 224 and horizontal flips; Adam, 0.001 fixed, 3,000 iterations. Test: the scores of
-32-frame clips over the video are averaged, over all clips and both streams; what scores more than 0.5 is asked for.
+chooses what to ask (``stages.core.datasets.vocabulary``). Two I3D (Carreira and Zisserman 2017), RGB and flow, with as
+many outputs as there are pairs and a sigmoid for each. Training: the last inception block and the final layer, on
+random clips of 64 frames, crops of 224 x 224 and horizontal flips; Adam, 0.001 fixed, 3,000 iterations. Test: the
+scores of 32-frame clips over the video are averaged, over all clips and both streams; what scores more than 0.5 is
+asked for.
 
 What the paper leaves open, decided here:
 
@@ -29,9 +30,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import i3d
 from models.base import Labels
-from models.network import Training, split_parameters
+from models.parts import i3d
+from models.parts.network import Training, split_parameters
 
 CHANNELS = {"rgb": 3, "flow": 2}
 POOL = (2, 7, 7)

@@ -17,21 +17,12 @@ import pandas as pd
 import typer
 
 from models.methods import FIXED_VOCABULARY, ON_INSTANCES, ON_SENTENCES, ON_VIDEOS
-from stages.core import (
-    answers,
-    cli,
-    dataset,
-    detections,
-    fixed_vocabulary,
-    items,
-    prediction,
-    runs,
-    tables,
-    trained,
-    video_scores,
-)
+from stages.core import cli, items, runs, schemas
+from stages.core.datasets import dataset
+from stages.core.inference import answers, detections, fixed_vocabulary, label_maps, predictor, video_scores
 from stages.core.params import load
 from stages.core.scores import confusion, consistency, maps, multi_label, resampling, segmentation
+from stages.core.training import weights
 
 Scored = tuple[dict[str, Any], list[tuple[str, int, str, float, float]], list[dict[str, Any]]]
 """What goes into metrics.json, classes.csv and confusion.parquet."""
@@ -48,7 +39,7 @@ def run(
     samples = dataset.load(data / "index", data / "frames", split="test", **run_.folders)
     if not samples.frames:
         raise ValueError(f"{run_.name}: no annotated test frame can be used; see data/index/quarantine.parquet")
-    trained.digest(data / "train" / run_.name, stage="train")  # raises where nothing is trained
+    weights.digest(data / "train" / run_.name, stage="train")  # raises where nothing is trained
     folder = output / run_.name
     classes: list[Any] = []
     cells: list[dict[str, Any]] = []
@@ -57,7 +48,7 @@ def run(
         result = answers.evaluate(run_, samples, parameters, data=data, folder=folder, stage=stage)
     else:
         result, classes, cells = _by_classes(run_, samples, parameters, folder / "predictions", data)
-    tables.write_parquet(folder / "detections.parquet", detections.collect(folder / "predictions", samples.videos))
+    schemas.write_parquet(folder / "detections.parquet", detections.collect(folder / "predictions", samples.videos))
     if run_.method in ON_INSTANCES:
         assert samples.index is not None, "loaded with its tables"
         result |= detections.score(samples.index, folder / "detections.parquet", parameters)
@@ -71,7 +62,7 @@ def _by_classes(
 ) -> Scored:
     """Of what knows the data set's classes: label maps, with what was detected, or scores of videos."""
     _check_label_space(run_, samples, data)
-    function, work = prediction.predict_clip, prediction.clip_items
+    function, work = label_maps.predict_clip, predictor.clip_items
     score = _several_actions if samples.label_space.multi_label else _one_action
     if run_.variant == FIXED_VOCABULARY:
         function, work = fixed_vocabulary.label_clip, fixed_vocabulary.clip_items
@@ -137,14 +128,14 @@ def _several_actions(samples: dataset.Dataset, predictions: Path, parameters: se
 def _videos(samples: dataset.Dataset, predictions: Path, parameters: segmentation.Parameters) -> Scored:
     assert samples.index is not None, "loaded with its tables"
     path = predictions / video_scores.FILE
-    tables.write_parquet(path, video_scores.collect(predictions, samples.videos))
+    schemas.write_parquet(path, video_scores.collect(predictions, samples.videos))
     return video_scores.score(samples.index, path, parameters), [], []
 
 
 def _write(folder: Path, result: dict[str, Any], classes: list[Any], cells: list[dict[str, Any]]) -> None:
     columns = ["kind", "id", "class", "accuracy", "iou"]
     pd.DataFrame(classes, columns=columns).round(4).to_csv(folder / "classes.csv", index=False)
-    tables.write_parquet(folder / "confusion.parquet", tables.rows_to_table(cells, tables.CONFUSION))
+    schemas.write_parquet(folder / "confusion.parquet", schemas.rows_to_table(cells, schemas.CONFUSION))
     (folder / "metrics.json").write_text(json.dumps(resampling.rounded(result), indent=2) + "\n")
 
 

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.core import cli, pictures
-from stages.core.flow import backends, files
-from stages.core.flow.encodings import colour_wheel
-from stages.core.flow.estimation import Estimator
-from stages.core.flow.files import Pair
+from stages.core import cli
+from stages.core.batches.flow_encodings import colour_wheel
 from stages.core.generator.pairs import make_pair
+from stages.core.optical_flow import backends, files
+from stages.core.optical_flow.estimation import Estimator
+from stages.core.optical_flow.files import Pair
 from stages.core.params import Section, load
+from stages.core.reporting import pictures
 from stages.core.scores import flow as flow_scores
 from stages.core.scores import resampling
 from stages.optical_flow import Dis

@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-from stages.core import cli, dataset, items, prediction, runs
+from stages.core import cli, items, runs
+from stages.core.datasets import dataset
+from stages.core.inference import features, predictor
 from stages.core.params import Section, load
 
 
@@ -31,10 +33,10 @@ def run(front: runs.Run, *, data: Path = Path("data"), output: Path = Path("data
     work = []
     for split in ("train", "test"):
         samples = dataset.load(data / "index", data / "frames", split=split, **front.folders)
-        work += prediction.clip_items(front, samples, data)
+        work += predictor.clip_items(front, samples, data)
     return items.run(
         f"features-{front.name}",
-        prediction.pack_features,
+        features.pack_features,
         work,
         parameters={},
         libraries=["torch", "opencv-python-headless", "pyarrow"],

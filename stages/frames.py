@@ -6,7 +6,8 @@ Reads data/index and the mp4 files of data/raw. Writes data/frames: clips/<video
 from pathlib import Path
 from typing import Literal
 
-from stages.core import cli, items, tables, video
+from stages.core import cli, items, schemas
+from stages.core.packs import frames
 from stages.core.params import Section, load
 
 
@@ -25,7 +26,7 @@ def run(
     output: Path = Path("data/frames"),
 ) -> items.Outcome:
     """Decode every clip of the index. A clip that can't be decoded goes to quarantine."""
-    clips = tables.read_parquet(index / "clips.parquet", tables.CLIPS).to_pylist()
+    clips = schemas.read_parquet(index / "clips.parquet", schemas.CLIPS).to_pylist()
     work = [
         items.Item(
             name=clip["video"],
@@ -36,7 +37,7 @@ def run(
     ]
     libraries = ["av", "opencv-python-headless", "pyarrow"]
     return items.run(
-        "frames", video.pack_clip, work, parameters=parameters.model_dump(), libraries=libraries, output=output
+        "frames", frames.pack_clip, work, parameters=parameters.model_dump(), libraries=libraries, output=output
     )
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.core import annotations, cli, dataset, items, sentences, tables, video
-from stages.core.datasets import layouts
+from stages.core import cli, items, schemas
+from stages.core.datasets import annotations, dataset, layouts, sentences
 from stages.core.datasets.release import ClipRow, Reader
+from stages.core.packs import frames as packed_frames
 from stages.core.params import load
 
 
@@ -31,8 +32,8 @@ def run(
         if not path.exists():
             quarantine[row.video] = f"clip {row.path} is missing"
             continue
-        facts = asdict(row) | {"path": str(row.path), "content": video.clip_digest(path)}
-        clips.append({name: facts[name] for name in tables.CLIPS.names})
+        facts = asdict(row) | {"path": str(row.path), "content": packed_frames.clip_digest(path)}
+        clips.append({name: facts[name] for name in schemas.CLIPS.names})
         work.append(_item(reader, layout, raw, row))
     if not work:
         raise ValueError(f"{raw}: no clip that the data set lists is there; put {rows[0].path} and the others there")
@@ -58,9 +59,9 @@ def run(
     quarantine |= outcome.quarantined
     found = pa.concat_tables(instances)
     quarantine |= _write_sentences(reader, found, _test_videos(clips), output)
-    tables.write_parquet(output / "clips.parquet", tables.rows_to_table(clips, tables.CLIPS))
-    tables.write_parquet(output / "frames.parquet", pa.concat_tables(frames))
-    tables.write_parquet(output / "instances.parquet", found)
+    schemas.write_parquet(output / "clips.parquet", schemas.rows_to_table(clips, schemas.CLIPS))
+    schemas.write_parquet(output / "frames.parquet", pa.concat_tables(frames))
+    schemas.write_parquet(output / "instances.parquet", found)
     dataset.write_description(output, dataset.Description(layout, reader.label_space))
     items.write_quarantine(output / "quarantine.parquet", quarantine)
     counts = {split: sum(clip["split"] == split for clip in clips) for split in ("train", "test")}
@@ -83,15 +84,15 @@ def _item(reader: Reader, layout: str, raw: Path, row: ClipRow) -> items.Item:
 
 
 def _test_videos(clips: list[dict[str, Any]]) -> pa.Array:
-    return tables.strings(clip["video"] for clip in clips if clip["split"] == "test")
+    return schemas.strings(clip["video"] for clip in clips if clip["split"] == "test")
 
 
 def _write_sentences(reader: Reader, instances: pa.Table, test: pa.Array, output: Path) -> dict[str, str]:
     """The table of sentences, the test samples in COCO's form, and sentence -> reason for what can't be used."""
     rows, bad = reader.sentences()
     columns = [{"video": video, "instance": instance, "sentence": text} for video, instance, text in rows]
-    table = tables.rows_to_table(columns, tables.SENTENCES)
-    tables.write_parquet(output / "sentences.parquet", table)
+    table = schemas.rows_to_table(columns, schemas.SENTENCES)
+    schemas.write_parquet(output / "sentences.parquet", table)
     _, reasons = sentences.samples(instances, table)
     samples, _ = sentences.samples(*(part.filter(pc.is_in(part["video"], test)) for part in (instances, table)))
     sentences.write_coco(output / "sentences.json", sentences.coco_truth(samples))

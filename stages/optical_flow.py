@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import typer
 
 from stages.core import cli, items
-from stages.core import trained as trained_networks
-from stages.core.flow import backends, classical, networks
+from stages.core.optical_flow import backends, classical, networks
 from stages.core.params import Section, load
+from stages.core.training import weights as trained_networks
 
 
 class Dis(Section):

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import torch
 
-from models import i3d, resnet
-from models.classifier import Classifiers
-from models.network import Training, channels_last, choose_device
-from stages.core import cli, items, pretraining, training
+from models.parts import i3d, resnet
+from models.parts.classifier import Classifiers
+from models.parts.network import Training, channels_last, choose_device
+from stages.core import cli, items
+from stages.core.batches import clip_batches
 from stages.core.closure import import_closure
-from stages.core.labels import A2D
+from stages.core.datasets.labels import A2D
 from stages.core.params import Section, load
+from stages.core.training import loop
 
 
 class Parameters(Section):
@@ -53,14 +55,14 @@ def run(parameters: Parameters, *, output: Path = Path("data/pretrain")) -> None
     key = items.digest(
         {
             "parameters": parameters.model_dump(exclude={"loaders", "checkpoint_seconds"}),
-            "code": import_closure("stages.core.pretraining")
-            | import_closure("stages.core.training")
-            | import_closure("models.classifier"),
+            "code": import_closure("stages.core.batches.clip_batches")
+            | import_closure("stages.core.training.loop")
+            | import_closure("models.parts.classifier"),
             "sizes": [repr(resnet.SMALL), repr(i3d.SMALL)],
             "torch": torch.__version__,
         }
     )
-    clips = pretraining.GeneratedClips(
+    clips = clip_batches.GeneratedClips(
         seed=parameters.seed,
         count=parameters.clips,
         height=parameters.height,
@@ -69,14 +71,14 @@ def run(parameters: Parameters, *, output: Path = Path("data/pretrain")) -> None
         frames=parameters.frames,
     )
     batches = partial(
-        pretraining.batches,
+        clip_batches.batches,
         clips,
         seed=parameters.seed,
         steps=parameters.steps,
         batch=parameters.batch,
         loaders=parameters.loaders,
     )
-    curve = training.fit(
+    curve = loop.fit(
         "pretrain",
         network,
         network.loss,
@@ -84,11 +86,11 @@ def run(parameters: Parameters, *, output: Path = Path("data/pretrain")) -> None
         batches,
         schedule,
         seed=parameters.seed,
-        checkpointing=training.Checkpointing(key=key, seconds=parameters.checkpoint_seconds),
+        checkpointing=loop.Checkpointing(key=key, seconds=parameters.checkpoint_seconds),
     )
     for name, encoder in network.encoders().items():
-        training.save_weights(output / f"{name}.pt", encoder)
-    training.write_curve(output / "curves.csv", curve)
+        loop.save_weights(output / f"{name}.pt", encoder)
+    loop.write_curve(output / "curves.csv", curve)
     last = curve[-1]
     print("pretrain: " + ", ".join(f"{name} {value:.3f}" for name, value in last.items() if name != "step"))
 

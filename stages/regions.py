@@ -1,7 +1,7 @@
 """Stage `regions`: region masks of each clip from one source, packed and cached clip by clip, and how good they are.
 
 Reads data/index, data/frames and, but for the source `truth` (the masks of the ground truth),
-data/train_regions/<segmenter>. Writes data/regions/<source>: clips/<video>.arrow (``stages.core.regions.packs``),
+data/train_regions/<segmenter>. Writes data/regions/<source>: clips/<video>.arrow (``stages.core.packs.regions``),
 manifest, quarantine and metrics.json (mask AP and recall on the annotated test frames).
 """
 
@@ -12,11 +12,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stages.core import cli, dataset, items, png, trained
+from stages.core import cli, items
+from stages.core.datasets import dataset, instances
+from stages.core.inference import region_masks
+from stages.core.packs import masks
 from stages.core.params import Section, load, nearest
-from stages.core.regions import instances, segmentation
 from stages.core.scores import regions as scores
 from stages.core.scores import resampling
+from stages.core.training import weights
 
 TRUTH = "truth"
 SPLITS = ("train", "test")
@@ -49,7 +52,7 @@ def run(
     work = _true(data) if source == TRUTH else _found(parameters, parameters.sources[source].reads, data)
     outcome = items.run(
         f"regions-{source}",
-        segmentation.pack_true if source == TRUTH else segmentation.pack_found,
+        region_masks.pack_true if source == TRUTH else region_masks.pack_found,
         list(work),
         parameters={} if source == TRUTH else parameters.model_dump(include={"score_threshold", "most"}),
         libraries=["numpy", "onedl-mmcv", "opencv-python-headless", "pyarrow", "pycocotools", "torch"],
@@ -65,7 +68,7 @@ def run(
 
 def _found(parameters: Parameters, segmenter: Path, data: Path) -> Iterator[items.Item]:
     """A clip's item for the trained ``segmenter``, a folder."""
-    digest = trained.digest(segmenter, stage="train_regions")
+    digest = weights.digest(segmenter, stage="train_regions")
     clips = items.read_manifest(data / "frames")
     wanted: dict[str, list[int] | None] = dict.fromkeys(clips)
     if parameters.frames == "annotated":
@@ -91,7 +94,7 @@ def _true(data: Path) -> Iterator[items.Item]:
         truth = instances.read(samples)
         for frame in samples.frames:
             clip = found.setdefault(frame.video, {"video": frame.video, "instances": {}})
-            clip["shape"], clip["classes"] = png.shape(frame.labels), len(samples.label_space.actors)
+            clip["shape"], clip["classes"] = masks.shape(frame.labels), len(samples.label_space.actors)
             clip["instances"][frame.frame] = [
                 (seen.actor, seen.rle["counts"]) for seen in truth[frame.video, frame.frame]
             ]

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.core import cli, dataset, published, results, runs, sections, sentence_sections, sheets
-from stages.core.labels import LabelSpace
+from stages.core import cli, runs
+from stages.core.datasets import dataset
+from stages.core.datasets.labels import LabelSpace
 from stages.core.params import Section, load, read
-from stages.core.results import KINDS, PIXELS, SENTENCES, VIDEOS, Oracle, Result
+from stages.core.reporting import ledger as ledgers
+from stages.core.reporting import results, sections, sections_on_sentences, sheets
+from stages.core.reporting.results import KINDS, PIXELS, SENTENCES, VIDEOS, Oracle, Result
 from stages.core.runs import FULL
 from stages.core.scores import confusion, resampling, segmentation
 from stages.core.scores.confusion import Confusions
@@ -59,14 +62,14 @@ def run(
     }
     output.mkdir(parents=True, exist_ok=True)
     rows = [row for result in found.values() for row in results.rows(dataset_name, result)]
-    rows += [row for result in elsewhere.values() for row in results.rows(published.ELSEWHERE, result)]
+    rows += [row for result in elsewhere.values() for row in results.rows(ledgers.ELSEWHERE, result)]
     oracle = results.oracle(found.values())
     if oracle is not None:
         rows += results.oracle_rows(dataset_name, oracle)
     computed = pd.DataFrame(rows, columns=list(results.COLUMNS))
     computed.to_csv(output / "results.csv", index=False, float_format="%.4f")
-    ledger = published.ledger(
-        published.load(), computed, dataset=dataset_name, config=config, labels=space.key, miniature=miniature
+    ledger = ledgers.ledger(
+        ledgers.load(), computed, dataset=dataset_name, config=config, labels=space.key, miniature=miniature
     )
     ledger.to_csv(output / "ledger.csv", index=False, float_format="%.4f")
     samples = dataset.load(data / "index", data / "frames", split="test")
@@ -79,15 +82,15 @@ def run(
         sections.detection(found.values()),
         sections.zero_shot(found.values(), bootstrap),
         sections.zero_shot_by_boxes(found.values(), data / "index", bootstrap),
-        sentence_sections.segmentation(found.values(), missing[SENTENCES]),
-        sentence_sections.comparisons(found.values(), data / "index", bootstrap),
-        sentence_sections.emptiness(found.values()),
-        sentence_sections.elsewhere(elsewhere.values(), miniature=miniature),
+        sections_on_sentences.segmentation(found.values(), missing[SENTENCES]),
+        sections_on_sentences.comparisons(found.values(), data / "index", bootstrap),
+        sections_on_sentences.emptiness(found.values()),
+        sections_on_sentences.elsewhere(elsewhere.values(), miniature=miniature),
         _sentences(samples, found, output / "sentences.png"),
-        sentence_sections.videos(found.values(), missing[VIDEOS]),
+        sections_on_sentences.videos(found.values(), missing[VIDEOS]),
         sections.regions(data / "regions"),
         sections.flow(data / "evaluate_flow"),
-        published.markdown(ledger),
+        ledgers.markdown(ledger),
         ["![Frame, ground truth, and each run, in the colours of the labels](sheet.png)"],
     ]
     text = "\n".join([*_heading(dataset_name, found, space), *(line for part in parts for line in (*part, ""))])

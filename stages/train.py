@@ -17,24 +17,13 @@ from pydantic import Field
 from models.base import configuration
 from models.methods import FIXED_VOCABULARY, MULTI_LABEL, ON_INSTANCES, ON_SENTENCES, ON_VIDEOS
 from models.methods import method as method_module
-from models.network import channels_last, choose_device, parameter_count
-from stages.core import (
-    cli,
-    dataset,
-    instance_batches,
-    items,
-    loader,
-    region_batches,
-    runs,
-    tracking,
-    training,
-    video_batches,
-    vocabulary,
-    weights,
-    words,
-)
+from models.parts.network import channels_last, choose_device, parameter_count
+from stages.core import cli, items, runs, tracking
+from stages.core.batches import instance_batches, region_batches, video_batches, window_batches, words
 from stages.core.closure import import_closure
+from stages.core.datasets import dataset, vocabulary
 from stages.core.params import Section, load
+from stages.core.training import loop, weights
 
 
 class Common(Section):
@@ -143,7 +132,7 @@ def run(
         )
 
     with tracking.live(run_.name, key=tracked, parameters=content["parameters"]) as live:
-        curve = training.fit(
+        curve = loop.fit(
             run_.name,
             network,
             network.loss,
@@ -151,12 +140,12 @@ def run(
             batches,
             config.training,
             seed=run_.seed,
-            checkpointing=training.Checkpointing(key=key, seconds=common.checkpoint_seconds),
+            checkpointing=loop.Checkpointing(key=key, seconds=common.checkpoint_seconds),
             log=live.log,
         )
     folder = output / run_.name
-    training.save_weights(folder / "model.pt", network)
-    training.write_curve(folder / "curves.csv", curve)
+    loop.save_weights(folder / "model.pt", network)
+    loop.write_curve(folder / "curves.csv", curve)
     (folder / "run.json").write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
 
 
@@ -165,7 +154,7 @@ def _check_data_set(run_: runs.Run, samples: dataset.Dataset) -> None:
         if not samples.sentences:
             raise ValueError(
                 f"{run_.name}: no sentence about an actor in an annotated train frame; A2D Sentences has them in "
-                "a2d_annotation.txt, and `python -m stages.generate sample` makes some"
+                "a2d_annotation.txt, and `python -m stages.commands.generate sample` makes some"
             )
     elif samples.label_space.multi_label and run_.method not in MULTI_LABEL:
         raise ValueError(
@@ -187,7 +176,7 @@ def _source_of_batches(run_: runs.Run) -> ModuleType:
         return instance_batches
     if run_.method in ON_VIDEOS:
         return video_batches
-    return loader if run_.regions is None else region_batches
+    return window_batches if run_.regions is None else region_batches
 
 
 def _starting_weights(network: Any, common: Common, method: Method, data: Path) -> dict[str, Path]:
@@ -225,9 +214,13 @@ def _training_key(
             "label_space": samples.label_space.key,
             "sentences": [] if vectors is None else [vectors.digest, *map(asdict, samples.sentences)],
             "inputs": {name: [manifest[name] for manifest in manifests] for name in samples.videos},
-            "true_regions": items.file_digest(samples.index / "instances.parquet") if source is not loader else "",
+            "true_regions": items.file_digest(samples.index / "instances.parquet")
+            if source is not window_batches
+            else "",
             "weights": started_from,
-            "code": import_closure("stages.core.training") | import_closure(source.__name__) | import_closure(module),
+            "code": import_closure("stages.core.training.loop")
+            | import_closure(source.__name__)
+            | import_closure(module),
             "torch": torch.__version__,
         }
     )

@@ -14,12 +14,14 @@ from typing import Annotated
 import torch
 import typer
 
-from models import flownet
-from models.network import channels_last, choose_device, parameter_count
-from stages.core import cli, items, training, weights
+from models.parts import flownet
+from models.parts.network import channels_last, choose_device, parameter_count
+from stages.core import cli, items
+from stages.core.batches import pair_batches
 from stages.core.closure import import_closure
-from stages.core.flow import files, training_pairs
+from stages.core.optical_flow import files
 from stages.core.params import Section, load, nearest
+from stages.core.training import loop, weights
 
 
 class Network(Section):
@@ -32,7 +34,7 @@ class Network(Section):
 class Parameters(Section):
     """Section ``train_flow`` of params.yaml."""
 
-    config: str  # small or paper: the sizes of models/flownet.py
+    config: str  # small or paper: the sizes of models/parts/flownet.py
     networks: dict[str, Network]
     seed: int
     pairs: int  # generated; each is seen steps * batch / pairs times
@@ -65,8 +67,8 @@ def run(parameters: Parameters, *, network: str, output: Path = Path("data/train
         curve = _train(model, config, parameters, network)
     generated = "generated pairs and FlyingChairs" if parameters.chairs else "generated pairs"
     trained_on = "public weights" if own.weights else generated
-    training.save_weights(folder / "model.pt", model)
-    training.write_curve(folder / "curves.csv", curve)
+    loop.save_weights(folder / "model.pt", model)
+    loop.write_curve(folder / "curves.csv", curve)
     content = {
         "network": network,
         "config": parameters.config,
@@ -84,7 +86,7 @@ def _train(
 ) -> list[dict[str, float]]:
     numbers = [] if parameters.chairs is None else files.chairs(parameters.chairs, split="train")
     draws = round(config.curriculum * config.training.steps * config.training.batch)
-    pairs = training_pairs.TrainingPairs(
+    pairs = pair_batches.TrainingPairs(
         seed=parameters.seed,
         count=parameters.pairs,
         height=parameters.height,
@@ -92,26 +94,26 @@ def _train(
         crop=config.crop,
         chairs=parameters.chairs,
         numbers=numbers,
-        ranges=training_pairs.RANGES[parameters.config],
-        curriculum=training_pairs.Curriculum(draws) if draws else None,
+        ranges=pair_batches.RANGES[parameters.config],
+        curriculum=pair_batches.Curriculum(draws) if draws else None,
     )
     key = items.digest(
         {
             "network": [network, asdict(config)],
             "parameters": parameters.model_dump(exclude={"networks", "loaders", "checkpoint_seconds"}),
             "chairs": numbers,
-            "code": import_closure("stages.core.flow.training_pairs") | import_closure("stages.core.training"),
+            "code": import_closure("stages.core.batches.pair_batches") | import_closure("stages.core.training.loop"),
             "torch": torch.__version__,
         }
     )
     channels_last(model).to(choose_device())
-    return training.fit(
+    return loop.fit(
         f"train_flow-{network}",
         model,
         model.loss,
         model.parameter_groups(),
         partial(
-            training_pairs.batches,
+            pair_batches.batches,
             pairs,
             seed=parameters.seed,
             steps=config.training.steps,
@@ -120,7 +122,7 @@ def _train(
         ),
         config.training,
         seed=parameters.seed,
-        checkpointing=training.Checkpointing(key=key, seconds=parameters.checkpoint_seconds),
+        checkpointing=loop.Checkpointing(key=key, seconds=parameters.checkpoint_seconds),
     )
 
 

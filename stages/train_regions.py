@@ -15,14 +15,17 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from models.detection import COCO
-from models.network import channels_last, choose_device, parameter_count
-from stages.core import cli, dataset, items, training, weights
+from models.parts.detection import COCO
+from models.parts.network import channels_last, choose_device, parameter_count
+from stages.core import cli, items
+from stages.core.batches import segmenter_batches
+from stages.core.batches.framing import FRAMINGS
 from stages.core.closure import import_closure
+from stages.core.datasets import dataset, instances
 from stages.core.generator.stills import KINDS
+from stages.core.inference import segmenters
 from stages.core.params import Section, load, nearest
-from stages.core.regions import instances, samples, segmenters
-from stages.core.regions.framing import FRAMINGS
+from stages.core.training import loop, weights
 
 
 class Segmenter(Section):
@@ -36,7 +39,7 @@ class Segmenter(Section):
 class Parameters(Section):
     """Section ``train_regions`` of params.yaml."""
 
-    config: str  # small or paper: the sizes of models/fcis.py and models/maskrcnn.py
+    config: str  # small or paper: the sizes of models/parts/fcis.py and models/parts/maskrcnn.py
     segmenters: dict[str, Segmenter]
     seed: int
     pretrained: bool  # start from data/pretrain where there are no other weights
@@ -80,16 +83,16 @@ def run(
                 "source": ingredients,
                 "parameters": parameters.model_dump(include={"config", "seed", "threads"}),
                 "weights": started_from,
-                "code": import_closure("stages.core.regions.samples")
-                | import_closure("stages.core.training")
+                "code": import_closure("stages.core.batches.segmenter_batches")
+                | import_closure("stages.core.training.loop")
                 | import_closure(module.__name__),
                 "torch": torch.__version__,
             }
         )
         curve = _train(network, config, source, parameters, name, key)
     folder = output / name
-    training.save_weights(folder / "model.pt", network)
-    training.write_curve(folder / "curves.csv", curve)
+    loop.save_weights(folder / "model.pt", network)
+    loop.write_curve(folder / "curves.csv", curve)
     content = {
         "name": name,
         "config": parameters.config,
@@ -115,11 +118,11 @@ def _load_weights(network: Any, own: Segmenter, pretrained: Path | None) -> dict
     return weights.load(network, files)
 
 
-def _source(learns_from: str, parameters: Parameters, data: Path) -> tuple[samples.Source, str, Any]:
+def _source(learns_from: str, parameters: Parameters, data: Path) -> tuple[segmenter_batches.Source, str, Any]:
     """What is learned from, in words, and the ingredients that it depends on."""
     if learns_from == "other":
         shape = FRAMINGS[parameters.config].still
-        stills = samples.Stills(seed=parameters.seed, count=parameters.stills, shape=shape)
+        stills = segmenter_batches.Stills(seed=parameters.seed, count=parameters.stills, shape=shape)
         return stills, f"{parameters.stills} generated stills", [parameters.stills, shape]
     annotated = dataset.load(data / "index", data / "frames", split="train")
     if not annotated.frames:
@@ -130,21 +133,21 @@ def _source(learns_from: str, parameters: Parameters, data: Path) -> tuple[sampl
         "clips": [clips[video] for video in annotated.videos],
         "instances": [[frame, [[seen.actor, seen.rle] for seen in truth[frame]]] for frame in truth],
     }
-    return samples.AnnotatedFrames(annotated, truth), f"{len(annotated.frames)} annotated frames", ingredients
+    return segmenter_batches.AnnotatedFrames(annotated, truth), f"{len(annotated.frames)} annotated frames", ingredients
 
 
 def _train(
-    network: Any, config: Any, source: samples.Source, parameters: Parameters, name: str, key: str
+    network: Any, config: Any, source: segmenter_batches.Source, parameters: Parameters, name: str, key: str
 ) -> list[dict[str, float]]:
     channels_last(network).to(choose_device())
-    drawn = samples.RegionSamples(source, FRAMINGS[parameters.config], seed=parameters.seed)
-    return training.fit(
+    drawn = segmenter_batches.RegionSamples(source, FRAMINGS[parameters.config], seed=parameters.seed)
+    return loop.fit(
         f"train_regions-{name}",
         network,
         network.loss,
         network.parameter_groups(),
         partial(
-            samples.batches,
+            segmenter_batches.batches,
             drawn,
             seed=parameters.seed,
             steps=config.training.steps,
@@ -153,7 +156,7 @@ def _train(
         ),
         config.training,
         seed=parameters.seed,
-        checkpointing=training.Checkpointing(key=key, seconds=parameters.checkpoint_seconds),
+        checkpointing=loop.Checkpointing(key=key, seconds=parameters.checkpoint_seconds),
     )
 
 

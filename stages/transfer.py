@@ -14,9 +14,12 @@ from typing import Any
 import pandas as pd
 
 from models.methods import ON_SENTENCES
-from stages.core import answers, cli, dataset, runs, trained
+from stages.core import cli, runs
+from stages.core.datasets import dataset
+from stages.core.inference import answers
 from stages.core.params import Section, load
 from stages.core.scores import resampling, segmentation
+from stages.core.training import weights
 
 TESTED = "tested.csv"
 COLUMNS = ("run", "overall_iou", "scored", "of")
@@ -61,7 +64,7 @@ def _test(run_: runs.Run, scoring: segmentation.Parameters, data: Path, folder: 
     flow = None if run_.flow is None else new / "optical_flow" / run_.flow.name
     if flow is not None and not flow.exists():
         raise ValueError(f"{run_.name} has learned from flow of {flow.name}: add that to transfer_data.recipes")
-    trained.digest(data / "train" / run_.name, stage="train")  # raises where nothing is trained
+    weights.digest(data / "train" / run_.name, stage="train")  # raises where nothing is trained
     samples = dataset.load(new / "index", new / "frames", split="test", flow=flow)
     result = answers.evaluate(run_, samples, scoring, data=data, folder=folder, stage=f"transfer-{run_.name}")
     (folder / "metrics.json").write_text(json.dumps(resampling.rounded(result), indent=2) + "\n")

@@ -1,4 +1,5 @@
-"""Every benchmark runs at its smallest, and `stages.profile` measures every method: no claim about the figures here."""
+"""Every benchmark runs at its smallest, and `stages.commands.profile` measures every method: no claim about the figures
+here."""
 
 import json
 import subprocess
@@ -28,13 +29,14 @@ from benchmarks import (
 )
 from benchmarks import flow as flow_benchmark
 from benchmarks.ratio import Ratio
-from models import i3d, ssa2d
+from models import ssa2d
 from models.base import Batch
 from models.methods import METHODS
-from stages import profile
+from models.parts import i3d
+from stages.commands import profile
 from stages.core import items
-from stages.core.labels import A2D
-from tests import make
+from stages.core.datasets.labels import A2D
+from tests.help import make
 
 SMALLEST = {
     "confusion_torchmetrics": lambda folder: confusion.measure(frames=2, height=16, width=24),
@@ -167,8 +169,8 @@ def test_a_profile_with_flow_counts_its_estimation(cache: Path) -> None:
 
 
 def test_a_profile_of_what_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stages.profile", "--method=deeplap", "--inputs=rgb"]
-    done = subprocess.run(command, cwd=profile.__file__.rsplit("/", 2)[0], capture_output=True, text=True)
+    command = [sys.executable, "-m", "stages.commands.profile", "--method=deeplap", "--inputs=rgb"]
+    done = subprocess.run(command, cwd=profile.__file__.rsplit("/", 3)[0], capture_output=True, text=True)
     assert done.returncode == 1 and "no method `deeplap`" in done.stderr and "Traceback" not in done.stderr
     with pytest.raises(ValueError, match="did you mean `rgb"):
         profile.run("deeplab", "rbg", "small")

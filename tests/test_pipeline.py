@@ -155,16 +155,16 @@ def test_why_says_what_changed_since_the_last_result(
     project: Workspace, releases: tuple[Path, Path, list[str]]
 ) -> None:
     video = next(video for video in releases[2] if video.startswith("--"))
-    why = ("-m", "stages.why", "--stage=frames")
+    why = ("-m", "stages.commands.why", "--stage=frames")
     assert "its code and libraries are unchanged" in project.run(*why, f"--clip={video}").stdout
     project.set({"frames.quality": 80})
     project.run("-m", "stages.frames")
-    with (project.root / "stages/core/video.py").open("a") as file:
+    with (project.root / "stages/core/packs/frames.py").open("a") as file:
         file.write("CHANGED = True\n")
     said = project.run(*why, f"--clip=data/raw/Release/clips320H/{video}.mp4").stdout
     before, now = said.split("changed since in this checkout")
-    assert "parameters  quality: 95 -> 80" in before and "stages.core.video" not in before
-    assert "code  stages.core.video: " in now and "quality" not in now
+    assert "parameters  quality: 95 -> 80" in before and "stages.core.packs.frames" not in before
+    assert "code  stages.core.packs.frames: " in now and "quality" not in now
     assert f"did you mean `{video}`" in project.run(*why, f"--clip={video}x").stdout
     assert "did you mean `frames`" in project.run(*why[:2], "--stage=frame", "--clip=x", check=False).stderr
 

@@ -69,7 +69,7 @@ def _source(module: str) -> bytes | None:
 
 
 def _parent_exists(module: str) -> bool:
-    # find_spec imports the parent; `stages.core.labels.A2D` has a parent that is no package.
+    # find_spec imports the parent; `stages.core.datasets.labels.A2D` has a parent that is no package.
     parent = module.rpartition(".")[0]
     if not parent:
         return True

@@ -2,9 +2,10 @@
 
 An item's key is the sha256 of its ingredients: the content of its inputs, the parameters that matter, the code that
 computes it (the import closure of its module within this project) and the versions of the libraries that matter. The
-ingredients are stored beside the result, so that ``python -m stages.why`` can say what changed. A result is written to
-a temporary name and moved into place, so a killed run loses only the items in flight. The cache lives in ``.items``,
-outside every DVC output (DVC removes outputs before it runs a stage); results are hard-linked into the output folder.
+ingredients are stored beside the result, so that ``python -m stages.commands.why`` can say what changed. A result is
+written to a temporary name and moved into place, so a killed run loses only the items in flight. The cache lives in
+``.items``, outside every DVC output (DVC removes outputs before it runs a stage); results are hard-linked into the
+output folder.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stages.core import cli, tables, workers
+from stages.core import cli, schemas, workers
 from stages.core.closure import import_closure
 
 CACHE = Path(os.environ.get("ACTOR_ACTION_ITEMS", ".items"))
@@ -115,7 +116,7 @@ def run(
     for path in (output / "clips").iterdir():
         if path.name not in kept:  # of an item that is gone; DVC empties the folder, a run by hand doesn't
             path.unlink()
-    tables.write_parquet(output / "manifest.parquet", tables.rows_to_table(manifest, tables.MANIFEST))
+    schemas.write_parquet(output / "manifest.parquet", schemas.rows_to_table(manifest, schemas.MANIFEST))
     write_quarantine(output / "quarantine.parquet", quarantined)
     outcome = Outcome(
         computed=[item.name for item, _ in pending],
@@ -134,7 +135,7 @@ def run(
 def write_quarantine(path: Path, reasons: Mapping[str, str]) -> None:
     """Items that could not be used and why, sorted by name."""
     rows = [{"item": name, "reason": reasons[name]} for name in sorted(reasons)]
-    tables.write_parquet(path, tables.rows_to_table(rows, tables.QUARANTINE))
+    schemas.write_parquet(path, schemas.rows_to_table(rows, schemas.QUARANTINE))
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
@@ -142,7 +143,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
     path = folder / "manifest.parquet"
     if not path.exists():
         raise ValueError(f"{path} not found: run `dvc repro` so that the stages before this one have run")
-    table = tables.read_parquet(path, tables.MANIFEST)
+    table = schemas.read_parquet(path, schemas.MANIFEST)
     return dict(zip(table["item"].to_pylist(), table["key"].to_pylist(), strict=True))
 
 

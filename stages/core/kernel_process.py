@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from models import convolutions
-from models.convolutions import Convolution
+from models.parts import convolutions
+from models.parts.convolutions import Convolution
 
 SECONDS = 300
 """Of a core's work, after which a kernel that does not end is given up: at `paper` size the largest takes 60."""

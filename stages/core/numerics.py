@@ -1,7 +1,7 @@
 """Does this machine compute convolutions right? Each shape is looked at once, when it is first met, and kept.
 
-What was found lies in .items/numerics/<machine>/, a file a convolution (``models.convolutions``), where the machine is
-its processor, the version of torch and the instructions that oneDNN may use.
+What was found lies in .items/numerics/<machine>/, a file a convolution (``models.parts.convolutions``), where the
+machine is its processor, the version of torch and the instructions that oneDNN may use.
 """
 
 import json
@@ -21,8 +21,8 @@ import torch
 from filelock import FileLock
 from torch.utils._pytree import tree_leaves
 
-from models.convolutions import Convolution, Guard
-from models.inference import Precision, computing_in, naming_layers
+from models.parts.convolutions import Convolution, Guard
+from models.parts.folding import Precision, computing_in, naming_layers
 from stages.core import items
 from stages.core.kernel_process import look
 

@@ -1,6 +1,6 @@
 """What can be said of this machine's kernels: ``doctor``'s sentence on what ``stages.core.numerics`` has found."""
 
-from models.convolutions import KNOWN_FAULTS
+from models.parts.convolutions import KNOWN_FAULTS
 from stages.core import numerics
 
 

@@ -39,7 +39,7 @@ class Run:
 
     @property
     def folders(self) -> dict[str, Path | None]:
-        """What ``stages.core.dataset.load`` reads for this run beside the index and the frames."""
+        """What ``stages.core.datasets.dataset.load`` reads for this run beside the index and the frames."""
         return {"flow": self.flow, "features": self.features, "regions": self.regions}
 
     @property

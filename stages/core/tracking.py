@@ -1,7 +1,7 @@
 """What MLflow shows: live learning curves, and a projection of the stages' output files. The only importer of mlflow.
 
 Truth is in the files: a stage that DVC restored from its run cache never ran, and MLflow may have been away when one
-did. projection.py derives everything from dvc.lock and the outputs, however often it is called, and nothing is doubled.
+did. reporting/mlflow_runs derives everything from dvc.lock and the outputs, however often, and nothing is doubled.
 While a training runs, ``live`` logs its curve into a run with the tag ``training_key``; the projection completes it.
 
 Times of points are derived (start of the run + step), so that a point logged twice is the same point. Runs are looked
@@ -219,8 +219,8 @@ class LiveRun:
                     return
         except Exception as error:  # of MLflow, its database or its server: the training matters more
             logger.warning(
-                "%s: no live curve in MLflow at %s (%s); training goes on, `python -m stages.track` adds it later",
-                self._run, hidden(uri()), _first_line(error),
+                "%s: no live curve in MLflow at %s (%s); training goes on, `python -m stages.commands.track` adds it "
+                "later", self._run, hidden(uri()), _first_line(error),
             )  # fmt: skip
 
     def _open(self) -> "tuple[Store, Run]":

@@ -1,5 +1,5 @@
-"""One run, or ``stages.data put``, at a time: the lock of a workspace. The operating system frees it however its holder
-ends.
+"""One run, or ``stages.commands.data put``, at a time: the lock of a workspace. The operating system frees it however
+its holder ends.
 """
 
 import contextlib

@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from stages.core.datasets.files import csv_rows, hdf5_arrays, lines
+from stages.core.datasets.labels import A2D, IGNORE, LabelSpace
 from stages.core.datasets.release import Annotation, ClipRow, Reasons, check_video_id
-from stages.core.labels import A2D, IGNORE, LabelSpace
 
 CLIPS_FOLDER = PurePosixPath("Release/clips320H")
 MAT_FOLDER = PurePosixPath("Release/Annotations/mat")
@@ -122,8 +122,8 @@ def read_label_table(path: Path) -> dict[int, str]:
         table[label] = row[1]
     if wrong:
         raise ValueError(
-            f"{path}: rows that contradict the labels of A2D (stages/core/labels.py); is it the release's own file?\n"
-            + "\n".join(wrong)
+            f"{path}: rows that contradict the labels of A2D (stages/core/datasets/labels.py); is it the release's own "
+            "file?\n" + "\n".join(wrong)
         )
     return table
 

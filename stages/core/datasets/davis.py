@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from stages.core.datasets import files
+from stages.core.datasets.labels import A2D, IGNORE, LabelSpace
 from stages.core.datasets.release import Annotation, ClipRow, Reasons, check_video_id
-from stages.core.labels import A2D, IGNORE, LabelSpace
 
 PICTURES_FOLDER = PurePosixPath("JPEGImages")
 MASKS_FOLDER = PurePosixPath("Annotations")

@@ -19,8 +19,8 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from stages.core import video
 from stages.core.datasets.release import Reasons
+from stages.core.packs import frames
 
 LARGEST_PICTURE = 2**25
 """Pixels of the largest picture that is believed, 8K video; a broken header can claim any size."""
@@ -144,7 +144,7 @@ def subfolders(folder: Path) -> list[Path]:
 def pictures(folder: Path) -> list[Path]:
     """The pictures in ``folder`` in the order in which they are frames."""
     try:
-        return video.pictures(folder)
+        return frames.pictures(folder)
     except OSError as error:
         raise ValueError(f"{folder} can't be listed: {error.strerror}") from error
 

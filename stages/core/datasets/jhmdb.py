@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import Field
 
 from stages.core.datasets import files
+from stages.core.datasets.labels import JHMDB, LabelSpace
 from stages.core.datasets.release import Annotation, ClipRow, Reasons, check_video_id
-from stages.core.labels import JHMDB, LabelSpace
 from stages.core.params import Section
 
 IMAGES_FOLDER = PurePosixPath("Rename_Images")

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stages.core.datasets.a2d import A2DRelease
-from stages.core.datasets.clips import ClipFolder
 from stages.core.datasets.davis import DAVISRelease
 from stages.core.datasets.files import subfolders
 from stages.core.datasets.jhmdb import JHMDBRelease
 from stages.core.datasets.jhmdb import Parameters as JHMDBParameters
+from stages.core.datasets.plain_clips import ClipFolder
 from stages.core.datasets.release import Reader
 from stages.core.datasets.vidor import Parameters as VidORParameters
 from stages.core.datasets.vidor import VidORRelease

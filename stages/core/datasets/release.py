@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from stages.core.labels import IGNORE, LabelSpace
+from stages.core.datasets.labels import IGNORE, LabelSpace
 
 LONGEST = 200
 """Bytes of a video's id: it becomes a file's name, with something before and after it."""

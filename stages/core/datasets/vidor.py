@@ -17,9 +17,9 @@ import numpy as np
 from pydantic import Field
 
 from stages.core.datasets.files import nameable, printable, subfolders
+from stages.core.datasets.labels import VIDOR, VIDOR_PREDICATES, LabelSpace
 from stages.core.datasets.release import Annotation, ClipRow, Reasons, check_video_id
 from stages.core.datasets.vidor_document import Box, Document, read_document
-from stages.core.labels import VIDOR, VIDOR_PREDICATES, LabelSpace
 from stages.core.params import Section
 
 SPLITS = {"training": "train", "validation": "test"}

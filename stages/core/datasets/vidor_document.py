@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from stages.core.datasets.files import LARGEST_PICTURE, read_json
+from stages.core.datasets.labels import VIDOR_PREDICATES, LabelSpace
 from stages.core.datasets.release import Reasons
-from stages.core.labels import VIDOR_PREDICATES, LabelSpace
 
 LONGEST_CLIP = 1_000_000
 """Frames that are believed, nine hours; a broken file can claim any number."""

@@ -4,7 +4,7 @@ The one public surface: ``make_clip`` makes a ``Clip``; ``sample_plans`` says wh
 ``write_release`` writes them as a release, ``ReleaseFlow`` reads their exact flow, ``write_archive`` packs a release.
 """
 
-from stages.core.generator.release import ClipPlan, ReleaseFlow, write_release
+from stages.core.generator.a2d import ClipPlan, ReleaseFlow, write_release
 from stages.core.generator.sample import sample_plans, write_archive
 from stages.core.generator.scene import Clip, make_clip, part_flow
 

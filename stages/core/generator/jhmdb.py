@@ -21,10 +21,10 @@ import numpy as np
 import scipy.io
 
 from stages.core.datasets.jhmdb import IMAGES_FOLDER, MASKS_FOLDER, SAMPLES, SENTENCES, SPLITS_FOLDER
+from stages.core.datasets.labels import A2D
 from stages.core.generator.pools import derive_seed, generator
 from stages.core.generator.scene import Clip, make_clip
-from stages.core.labels import A2D
-from stages.core.video import encode_image
+from stages.core.packs.frames import encode_image
 
 HEIGHT, WIDTH = 240, 320
 """Of every clip of J-HMDB, in pixels."""

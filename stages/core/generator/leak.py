@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from stages.core.generator.release import ClipPlan, annotated_frames
-from stages.core.labels import ACTIONS, ACTORS
+from stages.core.datasets.labels import ACTIONS, ACTORS
+from stages.core.generator.a2d import ClipPlan, annotated_frames
 
 LEAST_PIXELS = 60
 """Figures that show less are left out of fitting and of measuring."""

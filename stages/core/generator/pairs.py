@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from stages.core.flow.files import Pair
 from stages.core.generator.figures import DESIGNS, Figure, make_figure
 from stages.core.generator.pools import background_count, generator, look_count
 from stages.core.generator.render import SPRITE_DETAIL, paint_frames, paint_sprite
 from stages.core.generator.scene import part_flow
 from stages.core.generator.textures import paint_background
+from stages.core.optical_flow.files import Pair
 
 POOL = "flow"
 """Has as many looks (36 of each of 7 actors) as ``make_figure`` keeps: shapes are made once, textures are exchanged."""

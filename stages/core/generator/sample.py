@@ -8,10 +8,10 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from stages.core.datasets.labels import VALID_IDS
+from stages.core.generator.a2d import ClipPlan, annotated_frames
 from stages.core.generator.pools import derive_seed, generator
-from stages.core.generator.release import ClipPlan, annotated_frames
 from stages.core.generator.scene import make_clip
-from stages.core.labels import VALID_IDS
 
 TRAIN_CLIPS, TEST_CLIPS = 210, 74
 INSTANCE_SHARES = (0.45, 0.3, 0.17, 0.08)
@@ -82,7 +82,9 @@ def write_archive(folder: Path, target: Path) -> None:
     Raises ``ValueError`` where ``folder`` holds no release.
     """
     if not (folder / "Release/videoset.csv").is_file():
-        raise ValueError(f"{folder} holds no release; write one with `python -m stages.generate sample --to={folder}`")
+        raise ValueError(
+            f"{folder} holds no release; write one with `python -m stages.commands.generate sample --to={folder}`"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(target.name + ".part")
     paths = sorted(

@@ -14,13 +14,13 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from stages.core.datasets.labels import ACTIONS, ACTORS, VALID_IDS
 from stages.core.generator.figures import Figure, make_figure
 from stages.core.generator.motions import Motion, make_motion
 from stages.core.generator.pools import background_count, generator, look_count
 from stages.core.generator.render import SPRITE_DETAIL, paint_frames, paint_sprite
 from stages.core.generator.sentences import Subject, describe
 from stages.core.generator.textures import paint_background
-from stages.core.labels import ACTIONS, ACTORS, VALID_IDS
 
 FRAMES = (24, 48)
 ASPECTS = (1.375, 1.78)

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from stages.core.datasets.labels import ACTIONS, ACTORS, VALID_IDS
 from stages.core.generator.figures import DESIGNS, Figure, make_figure
 from stages.core.generator.motions import make_motion
 from stages.core.generator.objects import OBJECTS, make_object
 from stages.core.generator.pools import background_count, generator, look_count
 from stages.core.generator.render import SPRITE_DETAIL, paint_frames, paint_sprite
 from stages.core.generator.textures import paint_background
-from stages.core.labels import ACTIONS, ACTORS, VALID_IDS
 
 POOL = "other"
 KINDS = ("background", "person", "ball", "bird", "car", "cat", "dog", *OBJECTS)

@@ -1,5 +1,5 @@
 """Actor maps and action masks on disk: the truth in data/index, and anybody's ``<video>.arrow`` of
-``tables.MULTI_LABEL_PREDICTIONS``. Frames are read one after the other; none stays in memory.
+``schemas.MULTI_LABEL_PREDICTIONS``. Frames are read one after the other; none stays in memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.core import png, tables
-from stages.core.dataset import read_description
-from stages.core.labels import LabelSpace
+from stages.core import schemas
+from stages.core.datasets.dataset import read_description
+from stages.core.datasets.labels import LabelSpace
+from stages.core.packs import masks as packed_masks
 from stages.core.scores import sizes
 from stages.core.scores.label_sets import LabelSets
 
@@ -49,7 +50,7 @@ def open_truth(index: Path) -> Truth:
     space = read_description(index).label_space
     if not space.multi_label:
         raise ValueError(f"{index}: an actor does one thing in data set `{space.key}`: score it by `segmentation`")
-    if not pq.read_schema(index / "frames.parquet").equals(tables.FRAMES):
+    if not pq.read_schema(index / "frames.parquet").equals(schemas.FRAMES):
         raise ValueError(f"{index / 'frames.parquet'}: not the table expected here; run `dvc repro` to make it again")
     splits = pq.read_table(index / "frames.parquet", columns=["split"])["split"]
     if not pc.any(pc.equal(splits, "test")).as_py():
@@ -65,7 +66,7 @@ class Predictions:
         if not next(self._folder.glob("*.arrow"), None):
             raise ValueError(f"{self._folder} holds no <video>.arrow of actor maps and action masks")
         self._video: str | None = None
-        self._pack: tables.Pack | None = None
+        self._pack: schemas.Pack | None = None
         self._rows: dict[int, int] = {}
 
     def sets(self, video: str, frame: int) -> LabelSets | None:
@@ -80,7 +81,7 @@ class Predictions:
     def _open(self, video: str) -> None:
         path = self._folder / f"{video}.arrow"
         self._video, self._rows = video, {}
-        self._pack = tables.Pack(path) if path.exists() else None
+        self._pack = schemas.Pack(path) if path.exists() else None
         if self._pack is not None:
             self._rows = {self._pack.column(row, "frame")[0].as_py(): row for row in range(len(self._pack))}
 
@@ -126,4 +127,4 @@ def _label_sets(actors: bytes, actions: list[dict[str, Any]] | None, *, where: s
     masks = {row["action"]: row["mask"] for row in actions}
     if len(masks) < len(actions) or None in masks or None in masks.values():
         raise ValueError(f"{where}: two masks of one action, or one without mask; merge them")
-    return LabelSets(png.decode(actors), masks)
+    return LabelSets(packed_masks.decode(actors), masks)

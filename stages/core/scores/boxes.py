@@ -1,4 +1,4 @@
-"""Boxes on disk: the instances of data/index, and anybody's detections as ``tables.DETECTIONS``.
+"""Boxes on disk: the instances of data/index, and anybody's detections as ``schemas.DETECTIONS``.
 
 A prediction is one parquet file or a folder of them (or one that holds it as ``clips``). A frame without a row has no
 detection; a video without one must still be known to have been looked at: by an empty ``<video>.parquet``, or by the
@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.core import png, tables
-from stages.core.dataset import read_description
-from stages.core.labels import LabelSpace
+from stages.core import schemas
+from stages.core.datasets.dataset import read_description
+from stages.core.datasets.labels import LabelSpace
+from stages.core.packs import masks
 from stages.core.scores.average_precision import areas, inclusive, rounded
 
 Frame = tuple[str, int]
@@ -81,13 +82,13 @@ def read_truth(index: Path) -> Truth:
     labels = read_description(index).label_space
     if labels.multi_label:
         raise ValueError("an actor does several things at once in this data set: score it by `multi-label`")
-    frames = tables.read_parquet(index / "frames.parquet", tables.FRAMES)
+    frames = schemas.read_parquet(index / "frames.parquet", schemas.FRAMES)
     rows = frames.filter(pc.equal(frames["split"], "test")).select(["video", "frame", "labels"]).to_pylist()
     if not rows:
         raise ValueError(f"{index} holds no annotated frame of split `test`")
-    shapes = {(row["video"], row["frame"]): png.shape(row["labels"]) for row in rows}
+    shapes = {(row["video"], row["frame"]): masks.shape(row["labels"]) for row in rows}
     found: dict[Frame, list[dict[str, Any]]] = {frame: [] for frame in shapes}
-    instances = tables.read_parquet(index / "instances.parquet", tables.INSTANCES)
+    instances = schemas.read_parquet(index / "instances.parquet", schemas.INSTANCES)
     for row in instances.select(["video", "frame", "actor", "actions", *CORNERS]).to_pylist():
         if (row["video"], row["frame"]) in found:
             found[row["video"], row["frame"]].append(row)
@@ -163,13 +164,13 @@ def _read(path: Path) -> pa.Table:
         raise ValueError(f"{path} is no parquet file: {error}") from error
     wrong = [
         f"{field.name} ({field.type})"
-        for field in tables.DETECTIONS
+        for field in schemas.DETECTIONS
         if field.name not in schema.names or schema.field(field.name).type != field.type
     ]
     if wrong:
         raise ValueError(f"{path}: not a table of detections; missing, or of another type: {', '.join(wrong)}")
     # Masks count for nothing here and are most of the bytes.
-    table = pq.read_table(path, columns=[name for name in tables.DETECTIONS.names if not name.endswith("mask")])
+    table = pq.read_table(path, columns=[name for name in schemas.DETECTIONS.names if not name.endswith("mask")])
     if empty := [name for name in ("video", "frame", "actor_scores", "action_scores") if table[name].null_count]:
         raise ValueError(f"{path}: rows without {', '.join(empty)}; every detection needs them")
     return table

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from pycocotools import mask as coco
 
-from stages.core import tables
-from stages.core.labels import A2D, LabelSpace
+from stages.core import schemas
+from stages.core.datasets.labels import A2D, LabelSpace
+from stages.core.datasets.shown import Truth, load_truth
 from stages.core.params import nearest
 from stages.core.scores import resampling, sizes
 
@@ -77,52 +77,8 @@ class ClassificationEvidence:
         return ranks, np.take_along_axis(self.shown.T, ranks, axis=1), ends
 
 
-@dataclass(frozen=True)
-class Truth:
-    """V videos with annotated frames, sorted: the pairs that each shows and how large its actors are."""
-
-    videos: tuple[str, ...]
-    shown: np.ndarray  # (V, P) bool, pairs in the order of LabelSpace.valid_ids[1:]
-    area: np.ndarray  # (V,) share of the frame that actors cover, the mean over annotated frames
-    left_out: tuple[str, ...] = ()  # pairs in the annotations that are not valid, by name
-
-
-def load_truth(index: Path, *, labels: LabelSpace = A2D, split: str = "test") -> Truth:
-    """The videos of ``split`` in data/index. Raises ``ValueError`` where it holds none.
-
-    An instance whose actor or action nobody told shows no pair; neither does one of an invalid pair, which is told in
-    ``left_out``.
-    """
-    if not (index / "frames.parquet").exists():
-        raise ValueError(f"{index} holds no frames.parquet; give data/index, or make it (`dvc repro index`)")
-    frames = tables.read_parquet(index / "frames.parquet", tables.FRAMES).select(["video", "frame", "split"])
-    masks: dict[str, dict[int, list[dict[str, Any]]]] = {}
-    for row in frames.to_pylist():
-        if row["split"] == split:
-            masks.setdefault(row["video"], {})[row["frame"]] = []
-    if not masks:
-        raise ValueError(f"{index} holds no annotated frame of split `{split}`")
-    videos = sorted(masks)
-    columns = {label: column for column, label in enumerate(labels.valid_ids[1:])}
-    shown = np.zeros((len(videos), len(columns)), bool)
-    left_out = set()
-    for row in tables.read_parquet(index / "instances.parquet", tables.INSTANCES).to_pylist():
-        video, frame, actor = row["video"], row["frame"], row["actor"]
-        if frame not in masks.get(video, {}):
-            continue
-        masks[video][frame].append({"size": [row["height"], row["width"]], "counts": row["mask"]})
-        told = [action for action in row["actions"] if actor < len(labels.actors) and 0 < action < labels.stride]
-        for label in (actor * labels.stride + action for action in told):
-            if label in columns:
-                shown[videos.index(video), columns[label]] = True
-            else:
-                left_out.add(labels.name(label))
-    area = [np.mean([_share(rles) for rles in masks[video].values()]) for video in videos]
-    return Truth(tuple(videos), shown, np.array(area), tuple(sorted(left_out)))
-
-
 def load_scores(path: Path, *, labels: LabelSpace = A2D) -> dict[str, np.ndarray]:
-    """Video -> (P,) scores, of ``tables.VIDEO_SCORES`` (.parquet) or a CSV with the header ``video,<pair>,...``.
+    """Video -> (P,) scores, of ``schemas.VIDEO_SCORES`` (.parquet) or a CSV with the header ``video,<pair>,...``.
 
     Pairs have the names of ``LabelSpace.name`` (adult-climbing), in any order. Raises ``ValueError`` for a pair unknown
     or missing, a video twice, a score that is no finite number.
@@ -211,16 +167,8 @@ def _summary(evidence: Sequence[ClassificationEvidence], parameters: resampling.
     return {**resampling.summary(evidence[0], parameters, against=against), "pairs": pairs}
 
 
-def _share(masks: Sequence[dict[str, Any]]) -> float:
-    """Of the frame, what the ``masks`` cover together."""
-    if not masks:
-        return 0.0
-    height, width = masks[0]["size"]
-    return float(coco.area(coco.merge(masks))) / (height * width)
-
-
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
-    columns = tables.read_parquet(path, tables.VIDEO_SCORES).to_pydict()
+    columns = schemas.read_parquet(path, schemas.VIDEO_SCORES).to_pydict()
     return zip(columns["video"], columns["scores"], strict=True)
 
 

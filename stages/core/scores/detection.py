@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from stages.core.labels import LabelSpace
+from stages.core.datasets.labels import LabelSpace
 from stages.core.scores import boxes, resampling, sizes
 from stages.core.scores.average_precision import COLUMNS, OVERLAP, Ranking, areas, intersection_over_union, suppressed
 

@@ -1,4 +1,5 @@
-"""How empty masks are where a sentence means nobody, in percent, by kind of question (``stages.core.absent``).
+"""How empty masks are where a sentence means nobody, in percent, by kind of question
+(``stages.core.inference.questions``).
 
     share    of the frame that a mask covers, the mean over questions
     empty    of masks those that cover less than a hundredth of the frame

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from stages.core.labels import IGNORE, LabelSpace
+from stages.core.datasets.labels import IGNORE, LabelSpace
 from stages.core.scores import sizes
 
 RIGHT, TRUE, FOUND = range(3)

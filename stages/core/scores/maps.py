@@ -11,9 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
-from stages.core import png, tables
-from stages.core.dataset import AnnotatedFrame, Dataset, read_description
-from stages.core.labels import A2D, LabelSpace
+from stages.core import schemas
+from stages.core.datasets.dataset import AnnotatedFrame, Dataset, read_description
+from stages.core.datasets.labels import A2D, LabelSpace
+from stages.core.packs import masks
 from stages.core.scores import sizes
 
 KINDS = ("joint", "actor", "action")
@@ -21,7 +22,7 @@ KINDS = ("joint", "actor", "action")
 
 
 class Truth(Protocol):
-    """Annotated frames of a data set; ``stages.core.dataset.Dataset`` is one."""
+    """Annotated frames of a data set; ``stages.core.datasets.dataset.Dataset`` is one."""
 
     @property
     def label_space(self) -> LabelSpace:
@@ -113,8 +114,8 @@ class PackedMaps:
         row = _rows(path).get(frame) if path.exists() else None
         if row is None:
             return None
-        pack = tables.Pack(path)
-        return {kind: png.decode(pack.column(row, kind)[0].as_py()) for kind in KINDS}
+        pack = schemas.Pack(path)
+        return {kind: masks.decode(pack.column(row, kind)[0].as_py()) for kind in KINDS}
 
 
 def open_truth(folder: Path) -> Truth:
@@ -122,7 +123,7 @@ def open_truth(folder: Path) -> Truth:
     table = folder / "frames.parquet"
     if not table.exists():
         return PngMaps(folder)
-    rows = tables.read_parquet(table, tables.FRAMES).to_pylist()
+    rows = schemas.read_parquet(table, schemas.FRAMES).to_pylist()
     frames = tuple(AnnotatedFrame(row["video"], row["frame"], row["labels"]) for row in rows if row["split"] == "test")
     if not frames:
         raise ValueError(f"{folder} holds no annotated frame of split `test`")
@@ -142,7 +143,7 @@ def open_prediction(folder: Path, *, heads: Mapping[str, Path]) -> Prediction:
 
 def _read_png(path: Path) -> np.ndarray:
     try:
-        return png.decode(path.read_bytes())
+        return masks.decode(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -150,5 +151,5 @@ def _read_png(path: Path) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _rows(path: Path) -> dict[int, int]:
     """Frame -> row of a packed clip; the clips are asked for one after the other."""
-    pack = tables.Pack(path)
+    pack = schemas.Pack(path)
     return {pack.column(row, "frame")[0].as_py(): row for row in range(len(pack))}

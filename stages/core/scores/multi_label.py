@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from stages.core.labels import LabelSpace
+from stages.core.datasets.labels import LabelSpace
 from stages.core.scores import resampling, sizes
 from stages.core.scores.action_masks import Owners, Predictions, Truth, open_truth
 from stages.core.scores.confusion import FIGURES

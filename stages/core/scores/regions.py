@@ -26,12 +26,12 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from stages.core.dataset import Dataset
-from stages.core.regions import instances
-from stages.core.regions.instances import UNTOLD, Frame, Instance
-from stages.core.regions.packs import ClipRegions
+from stages.core.datasets import instances
+from stages.core.datasets.dataset import Dataset
+from stages.core.datasets.instances import UNTOLD, Frame, Instance
+from stages.core.packs.masks import Rle
+from stages.core.packs.regions import ClipRegions
 from stages.core.scores import sizes
-from stages.core.sentences import Rle
 
 MOST = 100
 ANY_AREA = 1e10

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stages.core.labels import IGNORE, LabelSpace
+from stages.core.datasets.labels import IGNORE, LabelSpace
 from stages.core.scores import confusion, resampling, sizes
 from stages.core.scores.confusion import Confusions, class_rows
 from stages.core.scores.maps import Prediction, Truth, open_prediction, open_truth
@@ -19,7 +19,7 @@ class Parameters(resampling.Parameters):
     """Section ``evaluate`` of params.yaml."""
 
     non_boundary: int
-    precision: Literal["float32", "bfloat16"] = "float32"  # in which networks predict (models.inference)
+    precision: Literal["float32", "bfloat16"] = "float32"  # in which networks predict (models.parts.folding)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ With I and U the pixels of intersection and union of a sample's mask and its bes
     overall_iou     sum of I over sum of U
     coco_map        COCO's mAP over all scored predictions, categories unused: MTTR's mAP, another number
 
-Files are COCO json, a sample an image: the truth as ``stages.core.sentences.coco_truth`` or MTTR writes it, predictions
-a list of ``{"image_id": ..., "segmentation": {"size": [h, w], "counts": "..."}, "score": ...}``.
+Files are COCO json, a sample an image: the truth as ``stages.core.datasets.sentences.coco_truth`` or MTTR writes it,
+predictions a list of ``{"image_id": ..., "segmentation": {"size": [h, w], "counts": "..."}, "score": ...}``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,9 @@ from typing import Any, Self
 import numpy as np
 from pycocotools import mask as coco
 
+from stages.core.datasets.sentences import Scored, predicted_masks, true_masks, video_of
+from stages.core.packs.masks import Rle
 from stages.core.scores import resampling, sizes
-from stages.core.sentences import Rle, Scored, predicted_masks, true_masks, video_of
 
 TRUTH, ANSWERS = "sentences.json", "answers.json"
 """Such files: in data/index what is asked of test frames, and in a run's predictions/ what it answers."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from stages.core.labels import IGNORE
+from stages.core.datasets.labels import IGNORE
 
 SIZES = ("small", "medium", "large")
 

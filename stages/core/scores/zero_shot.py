@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from stages.core.labels import LabelSpace
+from stages.core.datasets.labels import LabelSpace
 from stages.core.scores import boxes, detection, maps, resampling, segmentation, sizes
 from stages.core.scores.average_precision import Ranking, side_by_side
 from stages.core.scores.confusion import Confusions
