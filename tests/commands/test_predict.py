@@ -26,12 +26,12 @@ from models.parts import fcis
 from models.parts.resnet import Config as Encoder
 from stages import evaluate, features, frames, index, optical_flow, regions
 from stages.commands import predict
-from stages.core import cli, runs
+from stages.core import cli, numerics, runs
 from stages.core.batches import windows, words
 from stages.core.batches.framing import FRAMINGS, Framing
 from stages.core.datasets import layouts
 from stages.core.datasets.labels import A2D, VIDOR
-from stages.core.inference import long_clips
+from stages.core.inference import long_clips, segmenters
 from stages.core.inference import predictor as predictors
 from stages.core.packs import masks as packed_masks
 from stages.core.params import edited, load
@@ -262,10 +262,11 @@ def test_results_are_replaced_and_other_folders_are_left_alone(data: Path, tmp_p
 # Several labels at once, and sentences
 
 
-class Answering:
+class Answering(torch.nn.Module):
     """A network that is told what to say, and keeps what it was shown."""
 
     def __init__(self, **methods: Any) -> None:
+        super().__init__()
         self.shown: list[Any] = []
         for name, says in methods.items():
             setattr(self, name, lambda batch, says=says: self.shown.append(batch) or says(batch))
@@ -469,6 +470,51 @@ def test_a_clip_that_can_t_be_used_says_why_in_one_line(data: Path, tmp_path: Pa
             with pytest.raises(ValueError, match=rf"^--clip={re.escape(str(clip))}: [^\n]*{reason}[^\n]*$"):
                 predict.run(runs.named(name), clip, output=tmp_path / "outputs/found")
     assert list((tmp_path / "outputs").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_network_that_a_run_needs_is_looked_after(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its own, and for one on regions the front-end's and the segmenter's."""
+    asked: set[tuple[int, ...]] = set()
+    monkeypatch.setattr(numerics, "verdict", lambda convolution: asked.add(convolution.weight) or "")
+    for opened in (predictors.load_predictor, segmenters.load):
+        opened.cache_clear()  # they know this clip's shapes from other tests
+    predict.run(runs.named(name), clip_of(data), every=10, output=tmp_path / "found")
+    networks = {"train/" + name: ""}
+    if name == ON_REGIONS:
+        networks = {"train/" + WITH_FLOW: "encoders", "train_regions/fcis-own": ""}
+    for network, part in networks.items():
+        weights = torch.load(data / network / "model.pt", weights_only=True)
+        shapes = {tuple(weight.shape) for key, weight in weights.items() if key.startswith(part)}
+        # Those of 1 x 1 are cut into parts by ssa2d.
+        assert {shape for shape in shapes if shape[2:] and max(shape[2:]) > 1} <= asked
+
+
+def test_numbers_that_are_not_finite_are_an_error_that_names_clip_run_and_layer(data: Path, tmp_path: Path) -> None:
+    model = data / "train" / RUN / "model.pt"
+    kept, weights = model.read_bytes(), torch.load(model, weights_only=True)
+    layer = next(name for name in weights if name.endswith("conv1.weight"))
+    weights[layer].flatten()[0] = torch.nan
+    torch.save(weights, model)
+    try:
+        with pytest.raises(
+            ValueError, match=rf"^--clip=[^\n]*{RUN}, clip `[^\n]*not finite; layer `encoders.rgb.conv1`"
+        ):
+            predict.run(runs.named(RUN), clip_of(data), output=tmp_path / "found")
+    finally:
+        model.write_bytes(kept)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_mask_is_made_of_responses_that_are_not_finite(
+    on_sentences: Callable[..., runs.Run], tmp_path: Path
+) -> None:
+    run = on_sentences(Answering(response=lambda batch: torch.full((len(batch["frames"]), 8, 8), torch.nan)))
+    write_pictures(tmp_path / "clip", OWN.pictures()[:1])
+    with pytest.raises(ValueError, match=f"{re.escape(run.name)}, clip `.*: responses that are not finite"):
+        predict.run(run, tmp_path / "clip", sentence="red", output=tmp_path / "found")
 
 
 def test_a_clip_whose_name_begins_with_a_hyphen_is_asked_about_on_the_command_line(

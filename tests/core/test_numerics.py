@@ -23,16 +23,18 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from benchmarks.workspace import CHECKOUT
 from models import methods
 from models.base import configuration, finite
-from models.parts import convolutions, fcis, maskrcnn
+from models.parts import convolutions, fcis, flownet, maskrcnn
 from models.parts.convolutions import KNOWN_FAULTS, Convolution, Guard
 from models.parts.folding import for_inference, naming_layers
 from models.parts.network import Training
 from stages.commands import profile
 from stages.core import items, kernel_process, numerics, processor
 from stages.core.batches import windows
+from stages.core.batches.framing import FRAMINGS
 from stages.core.datasets.labels import A2D
-from stages.core.inference import answers
+from stages.core.inference import answers, label_maps, region_masks, segmenters
 from stages.core.inference import predictor as predictors
+from stages.core.optical_flow import networks
 from stages.core.runs import FULL
 from stages.core.training.loop import Checkpointing, fit
 from tests.help.faulty_kernels import Faulty, everything
@@ -389,6 +391,56 @@ def test_where_one_is_wrong_every_tensor_is_looked_after(looked_at: list[Convolu
                 Layers()(torch.ones(1, 8, 6, 7))
                 guarded.append(isinstance(_get_current_dispatch_mode(), Guard))
     assert guarded == [True, True, True]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Convolution]:
+    """Convolutions whose verdict was asked for."""
+    seen: list[Convolution] = []
+
+    def verdict(one: Convolution) -> str:
+        seen.append(one)
+        return ""
+
+    monkeypatch.setattr(numerics, "verdict", verdict)
+    return seen
+
+
+FRAMES = np.random.default_rng(0).integers(0, 255, (1, 64, 96, 3), np.uint8)
+
+
+def test_a_segmenter_is_looked_after(asked: list[Convolution]) -> None:
+    network = maskrcnn.build(maskrcnn.small, A2D.actors).eval()
+    region_masks._find(segmenters.Segmenter(network, FRAMINGS["small"], CPU, A2D.actors), FRAMES)
+    assert asked
+
+
+def test_a_network_of_optical_flow_is_looked_after(asked: list[Convolution]) -> None:
+    network = flownet.build(flownet.configuration("flownets", "small")).eval()
+    networks.FlowNet(network, CPU)(FRAMES, FRAMES)
+    assert asked
+
+
+def test_what_detects_is_looked_after(asked: list[Convolution], monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = predictor_of("joint")
+    length = predictor.config.window.length
+    window = windows.Sample(frames=FRAMES.repeat(length, 0), labels=np.zeros((length, 64, 96), np.uint8))
+    monkeypatch.setattr(predictors, "read_windows", lambda *_: [(0, window)])
+    list(label_maps._detected_rows({}, predictor, (64, 96)))
+    assert asked
+
+
+def test_what_answers_a_sentence_is_looked_after(asked: list[Convolution]) -> None:
+    window = windows.Sample(frames=FRAMES, labels=np.zeros((1, 64, 96), np.uint8))
+    answers.respond(predictor_of("hu2016"), window, [np.ones((2, 300), np.float32)], "bfloat16")
+    assert {one.dtype for one in asked} == {"bfloat16"}
+
+
+def predictor_of(method: str) -> predictors.Predictor:
+    """A method at `small` that has learned nothing, RGB alone."""
+    module = methods.method(method)
+    config = configuration(module, "small", inputs="rgb", variant=FULL)
+    return predictors.Predictor(for_inference(module.build(config, A2D)), config, A2D, CPU)
 
 
 # Trainings
