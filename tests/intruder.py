@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pwd
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -105,6 +106,7 @@ def listening(port: int, *, locked: Path | None = None) -> Iterator[list[str]]:
         return "".join(heard)
 
     said: list[str] = []
+    socket.getfqdn("127.0.0.1")  # loads what the server will need: `nobody` may not read it
     finish = begin_as_nobody(serve)
     toy.wait_until(lambda: server.answers(f"http://127.0.0.1:{port}/"), seconds=60, what="nobody answers on the port")
     try:
