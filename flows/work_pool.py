@@ -4,7 +4,11 @@ Prefect's own template lets each run say which `command` the worker executes, wi
 `working_dir`. This one lets it choose only what changes nothing of that.
 """
 
+import os
 from typing import Any
+
+from flows import server
+from stages.core import cli
 
 POOL = "workspace"
 CHOSEN_BY_A_RUN = ("stream_output",)
@@ -29,6 +33,7 @@ def job_template() -> dict[str, Any]:
 
 def main() -> None:
     """Make the pool on the server that PREFECT_API_URL names."""
+    os.environ.update(server.configured())
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
 
@@ -38,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stages.core import mlflow_schema, params
+from stages.core import mlflow_schema, params, site_cache
 from stages.core.addresses import fault, hidden, takes_anybody
 
 EXACT = (
@@ -121,6 +121,12 @@ def dvc_locks(root: Path) -> Result:
     return Result("ok", "free")
 
 
+def dvc_site_caches(root: Path) -> Result:
+    if found := " ".join(map(str, site_cache.writable_by_others(root))):
+        return Result("warn", f"others may write what dvc runs: {found}", f"rm -r {found} && git restore .dvc-site")
+    return Result("ok", "no other account writes what dvc reads back")
+
+
 def raw_data(root: Path) -> Result:
     raw = root / "data" / "raw"
     if raw.is_dir() and any(raw.iterdir()):
@@ -206,8 +212,8 @@ def processor(root: Path) -> Result:
 CHECKS: dict[str, Check] = {
     "Python": python_version, "package versions": versions, "opencv": opencv, "mmcv operators": mmcv,
     "processor": processor, "parameter names": parameters, "pipeline": pipeline, "DVC locks": dvc_locks,
-    "raw data": raw_data, "disk": disk, "shared memory": shared_memory, "MLflow database": mlflow_database,
-    "Prefect API": prefect_api, "Ray": ray_address,
+    "DVC site caches": dvc_site_caches, "raw data": raw_data, "disk": disk, "shared memory": shared_memory,
+    "MLflow database": mlflow_database, "Prefect API": prefect_api, "Ray": ray_address,
 }  # fmt: skip
 
 
@@ -235,9 +241,8 @@ def _run(command: list[str], *, good: str, mend: str, cwd: Path | None = None) -
     if done.returncode == 0:
         return Result("ok", good)
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"ended with {done.returncode}"]
-    if "Traceback" in lines[0]:
-        lines = lines[-1:]
-    return Result("fail", " ".join(lines)[:300], mend)
+    said = lines[-1:] if "Traceback" in lines[0] else lines
+    return Result("fail", " ".join(said)[:300], mend)
 
 
 def _command_line(pid: int) -> list[str]:

@@ -4,6 +4,9 @@ and report.
 No stage of dvc.yaml: it has no output. It can be repeated at any time; the flow calls it after its stages.
 """
 
+import contextlib
+import os
+import sqlite3
 import sys
 from typing import Annotated
 
@@ -12,7 +15,7 @@ import typer
 from stages.core import cli
 from stages.core.addresses import hidden
 from stages.core.reporting.mlflow_runs import Counts, project
-from stages.core.tracking import connect, locked, uri
+from stages.core.tracking import FOLDER, connect, locked, uri
 
 
 def run(*, make_database: bool) -> Counts:
@@ -20,7 +23,23 @@ def run(*, make_database: bool) -> Counts:
     if make_database:
         with locked():
             connect().client.search_experiments()
+            if not os.environ.get("MLFLOW_TRACKING_URI"):
+                _keep_default_inside()
     return project()
+
+
+def _keep_default_inside() -> None:
+    """Move the artifacts to come of MLflow's own experiment `Default` into .mlflow; MLflow has no call for that.
+
+    Where an earlier version of this project made the database, they would go to a folder mlruns of the checkout.
+    """
+    ours = FOLDER.resolve().as_uri() + "/"
+    change = (
+        "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0"
+        " AND substr(artifact_location, 1, ?) != ? AND artifact_location NOT LIKE 'mlflow-artifacts:%'"
+    )
+    with contextlib.closing(sqlite3.connect(FOLDER / "mlflow.db")) as database, database:
+        database.execute(change, (f"{ours}artifacts/0", len(ours), ours))
 
 
 def main(

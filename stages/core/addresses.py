@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 
 def hidden(text: str) -> str:
-    """``text`` with `***` for the logins and queries of the addresses in it; rather too much than too little."""
-    return re.sub(r"(//[^\s?'\"]*\?)[^\s'\"]+", r"\1***", re.sub(r"(?<=//).*@|^[^\s/]+@", "***@", text))
+    """``text`` with `***` for logins, queries and fragments of the addresses in it; rather too much than too little."""
+    return re.sub(r"(//[^\s?#'\"]*[?#])[^\s'\"]+", r"\1***", re.sub(r"(?<=//).*@|^[^\s/]+@", "***@", text))
 
 
 def fault(address: str) -> str | None:

@@ -115,6 +115,22 @@ def test_overlapping_outputs_fail_and_are_named(project: Workspace) -> None:
     assert "data.dvc must track data/raw alone" in result.mend
 
 
+def test_a_site_cache_of_dvc_that_others_write_to_is_a_warning(tmp_path: Path) -> None:
+    for folder in (".dvc-site/repo", "stages/core/.dvc-site/repo", ".venv/.dvc-site/repo"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder).chmod(0o755)
+        (tmp_path / folder).parent.chmod(0o755)
+    assert doctor.dvc_site_caches(tmp_path).state == "ok"
+    assert "DVC site caches" in doctor.CHECKS
+    for open_one in ("stages/core/.dvc-site", ".dvc-site/repo"):
+        for mode in (0o775, 0o757):
+            (tmp_path / open_one).chmod(mode)
+            result = doctor.dvc_site_caches(tmp_path)
+            assert (result.state, str(tmp_path / open_one.removesuffix("/repo")) in result.mend) == ("warn", True)
+        (tmp_path / open_one).chmod(0o755)
+    assert doctor.dvc_site_caches(tmp_path).state == "ok"
+
+
 def test_what_a_killed_dvc_left_behind_is_found(tmp_path: Path) -> None:
     folder = tmp_path / ".dvc" / "tmp"
     folder.mkdir(parents=True)

@@ -4,7 +4,11 @@ import asyncio
 import base64
 import json
 import os
+import socket
+import sqlite3
 import stat
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,6 +16,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +31,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from benchmarks.workspace import Workspace
-from flows import mlflow_pages, ray_head, server, ui
+from flows import listener, mlflow_pages, ray_head, server, ui
 from flows.child import Children
 from flows.mlflow_pages import Door
 from flows.summary import print_results
@@ -38,6 +43,7 @@ from tests.help import intruder, toy
 from tests.help.intruder import as_nobody
 
 SECRET = "http://me:pa/ss@word@127.0.0.1:9/api?token=pass"
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="root alone can act as another account")
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +88,132 @@ def test_a_token_that_others_may_have_read_is_refused_and_a_removed_one_is_made_
     assert server.token(tmp_path) != token
 
 
+@pytest.mark.parametrize("text", ["", "\n", "x" * 31])
+def test_a_token_that_is_empty_or_cut_off_is_refused(tmp_path: Path, text: str) -> None:
+    """With an empty one the servers let everybody in."""
+    server.token(tmp_path)
+    (tmp_path / ".prefect/token").write_text(text)
+    with pytest.raises(ValueError, match=r"rm .*/\.prefect/token, and start again"):
+        server.token(tmp_path)
+
+
+def test_a_link_or_folder_in_place_of_the_token_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    path = server.closed_home(tmp_path) / "token"
+    path.symlink_to(other)
+    for _ in ("dangling", "of a file that would do"):
+        with pytest.raises(ValueError, match=r"rm .*/\.prefect/token, and start again"):
+            server.token(tmp_path)
+        other.touch(mode=0o600)
+        other.write_text("x" * 43)
+    path.unlink()
+    path.mkdir(mode=0o700)
+    with pytest.raises(ValueError, match="this user's alone"):
+        server.token(tmp_path)
+
+
+def test_the_token_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[object] = []
+    fsync, link = os.fsync, os.link
+
+    def sync(file: int) -> None:
+        fsync(file)
+        steps.append(os.fstat(file).st_size)
+
+    def name(draft: Path, path: Path) -> None:
+        steps.append("named")
+        link(draft, path)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "link", name)
+    server.token(tmp_path)
+    assert steps == [43, "named"]
+
+
+def test_a_folder_that_an_earlier_version_left_open_is_closed_before_it_is_used(tmp_path: Path) -> None:
+    folder = tmp_path / ".prefect"
+    folder.mkdir()
+    for use in (server.closed_home, server.of_ui, server.token):
+        folder.chmod(0o755)
+        use(tmp_path)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o755)
+    with server.note(tmp_path):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE((folder / "ui.url").stat().st_mode) == 0o600
+        folder.chmod(0o755)
+        assert server.token(tmp_path)
+        assert (folder / "ui.url").exists()  # it was not open
+
+
+@as_root
+def test_a_folder_of_another_account_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".prefect").mkdir(mode=0o700)
+    os.chown(tmp_path / ".prefect", 65534, 65534)
+    for use in (server.of_ui, server.token):
+        with pytest.raises(ValueError, match="belongs to another account"):
+            use(tmp_path)
+
+
+# Who listens
+
+
+@pytest.mark.parametrize("table", [listener.TABLE, Path("/nowhere")])
+def test_only_a_server_of_our_own_on_loopback_counts_as_ours(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "TABLE", table)
+    with socket.create_server((server.HOST, 0)) as own, socket.create_server(("0.0.0.0", 0)) as everywhere:
+        port = own.getsockname()[1]
+        assert listener.accounts(port) == {os.getuid()}
+        listener.require_own(f"http://127.0.0.1:{port}/api")
+        with socket.create_connection((server.HOST, port)), pytest.raises(RuntimeError, match="another account's"):
+            listener.require_own(f"http://127.0.0.1:{everywhere.getsockname()[1]}/api")
+        for other in (f"http://example.org:{port}/api", "http://127.0.0.1/api", ""):
+            with pytest.raises(RuntimeError, match="no server of this workspace"):
+                listener.require_own(other)
+    assert listener.accounts(port) == set()
+
+
+def test_who_listens_is_told_from_who_is_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that has just been closed is nobody's: Linux says 0, which is root's number."""
+    rows = ["sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode"]
+    for number, (address, state, account) in enumerate(
+        [("0100007F:1068", "0A", 1000), ("0100007F:1068", "06", 0), ("0100007F:1069", "0A", 2), ("0:1068", "0A", 3)]
+    ):
+        rows.append(f" {number}: {address} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 {account} 0 9")
+    monkeypatch.setattr(listener, "TABLE", tmp_path / "tcp")
+    (tmp_path / "tcp").write_text("\n".join(rows) + "\n")
+    assert listener.accounts(4200) == {1000}
+
+
+@as_root
+def test_who_takes_the_port_while_a_server_starts_is_not_sent_the_token(tmp_path: Path) -> None:
+    port = server.free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    child: Any = SimpleNamespace(is_alive=True)
+    with intruder.listening(port) as heard, server.note(tmp_path) as note:
+        assert server.answers(url)
+        with pytest.raises(RuntimeError, match=f"another account's program listens on port {port};"):
+            server.wait_for(url, child)
+        print(url, file=note, flush=True)
+        with pytest.raises(RuntimeError, match=f"another account's program listens on port {port};"):
+            server.of_ui(tmp_path)
+    assert heard == [""]
+
+
+@as_root
+def test_who_locked_the_note_of_an_earlier_version_is_neither_believed_nor_in_the_way(open_folder: Path) -> None:
+    port = server.free_port()
+    note = open_folder / ".prefect/ui.url"
+    note.parent.mkdir(mode=0o755)
+    note.write_text(f"http://127.0.0.1:{port}/api\n")  # of a `make ui` that was killed
+    note.chmod(0o644)
+    with intruder.listening(port, locked=note) as heard:
+        assert server.of_ui(open_folder) is None
+        with server.note(open_folder):
+            pass
+    assert heard == [""]
+
+
 def test_servers_ask_for_the_token_clients_have_it_and_pages_of_others_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,10 +236,11 @@ def test_a_note_counts_only_while_its_make_ui_lives(tmp_path: Path, monkeypatch:
     """Else the token would be sent to whoever listens on that port now."""
     server.token(tmp_path)
     monkeypatch.setattr(server, "answers", lambda url: True)
-    with server.note(tmp_path) as note:
+    with server.note(tmp_path) as note, socket.create_server((server.HOST, 0)) as own:
         assert server.of_ui(tmp_path) is None
-        print("http://127.0.0.1:4200/api", file=note, flush=True)
-        assert server.of_ui(tmp_path) == "http://127.0.0.1:4200/api"
+        url = f"http://127.0.0.1:{own.getsockname()[1]}/api"
+        print(url, file=note, flush=True)
+        assert server.of_ui(tmp_path) == url
         with pytest.raises(RuntimeError, match="another `make ui`"), server.note(tmp_path):
             pass
         killed = (tmp_path / ".prefect/ui.url").read_text()
@@ -170,6 +303,25 @@ def test_mlflow_keeps_artifacts_in_its_folder_and_starts_behind_the_door(
     assert [path.name for path in tmp_path.iterdir()] == [".mlflow"]
 
 
+def test_a_database_of_an_earlier_version_gets_its_artifacts_into_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inside = (tmp_path / ".mlflow/artifacts/0").as_uri()
+    for before, after in (
+        ("./mlruns/0", inside),
+        (f"{tmp_path}/mlruns/0", inside),
+        (f"{inside}-moved", f"{inside}-moved"),
+        ("mlflow-artifacts:/0", "mlflow-artifacts:/0"),
+    ):
+        track.run(make_database=True)
+        with sqlite3.connect(".mlflow/mlflow.db") as database:
+            database.execute("UPDATE experiments SET artifact_location = ?", (before,))
+        track.run(make_database=True)
+        (default,) = tracking.connect().client.search_experiments()
+        assert default.artifact_location == after
+
+
 # DVC
 
 
@@ -211,6 +363,8 @@ def test_ray_keeps_its_sockets_where_others_cannot_reach(open_folder: Path, monk
         (SECRET, "http://***@127.0.0.1:9/api?***"),
         ("API request to https://a:b@c.de/x failed: why?", "API request to https://***@c.de/x failed: why?"),
         ("postgresql://a:b@c/d?password=e", "postgresql://***@c/d?***"),
+        ("http://c.de/api#token=pass is away", "http://c.de/api#*** is away"),
+        ("http://c.de/api?a=pass#token=pass", "http://c.de/api?***"),
         ("http://127.0.0.1:4200/api", "http://127.0.0.1:4200/api"),
         ("sqlite:////home/a/mlflow.db", "sqlite:////home/a/mlflow.db"),
     ],
@@ -239,11 +393,62 @@ def test_doctor_warnings_and_summaries_show_no_password(
 
 def test_a_login_in_the_address_of_prefect_goes_where_prefect_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.configured() == {}
-    monkeypatch.setenv("PREFECT_API_URL", "https://me:pa%40ss@example.org/me:pa%40ss@/api")
-    url = "https://example.org/me:pa%40ss@/api"
+    monkeypatch.setenv("PREFECT_API_URL", "https://me:pa%40ss@example.org/me:pa%40ss/api")
+    url = "https://example.org/me:pa%40ss/api"
     assert server.configured() == {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": "me:pa@ss"}
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     assert server.configured() == {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://me:q7/z9@example.org/api", "%2F"),
+        ("http://me:q7?z9@example.org/api", "%3F"),
+        ("http://me:q7#z9@example.org/api", "%23"),
+        ("http://example.org/api?token=q7", "query or fragment"),
+        ("http://example.org/api#token=q7", "query or fragment"),
+        ("http://me:q7[@example.org/api", "not an address"),
+        ("http://me:q7\u2100@example.org/api", "not an address"),
+    ],
+)
+def test_an_address_of_prefect_that_may_hold_a_secret_elsewhere_is_refused_without_showing_it(
+    url: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with pytest.raises(ValueError, match=why) as refused:
+        server.configured()
+    assert "example.org" in str(refused.value)
+    assert not any(secret in str(refused.value) for secret in ("me:", "q7", "z9"))
+
+
+@pytest.mark.parametrize("module", ["flows.reproduce", "flows.work_pool"])
+def test_a_login_in_the_address_of_prefect_is_neither_printed_nor_stored(tmp_path: Path, module: str) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.add(self.headers.get("Authorization", ""))
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    heard: set[str] = set()
+    folder = toy.make(tmp_path / "project", "stages:\n  one:\n    cmd: touch done\n    outs:\n      - done\n")
+    with ThreadingHTTPServer((server.HOST, 0), Refusing) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        url = f"http://me:xyzzy@{server.HOST}:{http.server_port}/api"
+        command = [sys.executable, "-m", module]
+        env = toy.environment(PREFECT_API_URL=url, PREFECT_HOME=str(folder / ".prefect"))
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=500)
+        http.shutdown()
+    assert done.returncode != 0 and "401" in done.stdout + done.stderr
+    assert heard == {"Basic " + base64.b64encode(b"me:xyzzy").decode()}
+    assert "xyzzy" not in done.stdout + done.stderr
+    assert [path for path in folder.rglob("*") if path.is_file() and b"xyzzy" in path.read_bytes()] == []
 
 
 # The servers themselves

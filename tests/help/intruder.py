@@ -1,12 +1,19 @@
 """Who has no token, as this account and, where the tests run as root, as another one."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pwd
+import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+
+from flows import server
+from tests import toy
 
 NO_DEPLOYMENT = "00000000-0000-0000-0000-000000000000"
 
@@ -40,6 +47,11 @@ def status(url: str, *, body: bytes | None = None, method: str | None = None, **
 
 def as_nobody(look: Callable[[], str]) -> str:
     """What ``look`` returns, or the name of what it raises, in a process of the account `nobody`."""
+    return begin_as_nobody(look)()
+
+
+def begin_as_nobody(look: Callable[[], str]) -> Callable[[], str]:
+    """Begin what ``as_nobody`` does; the function that comes back waits for its end."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -54,7 +66,51 @@ def as_nobody(look: Callable[[], str]) -> str:
         os.write(writing, said.encode())
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    return said
+
+    def finish() -> str:
+        with os.fdopen(reading) as pipe:
+            said = pipe.read()
+        os.waitpid(child, 0)
+        return said
+
+    return finish
+
+
+@contextlib.contextmanager
+def listening(port: int, *, locked: Path | None = None) -> Iterator[list[str]]:
+    """While `nobody` answers 200 to everything on ``port``, and holds a lock on ``locked``.
+
+    After the block the list holds one text: the Authorization headers that it was sent, or the name of its error.
+    """
+
+    def serve() -> str:
+        heard: list[str] = []
+        paths: list[str] = []
+
+        class Anything(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                heard.append(self.headers.get("Authorization", ""))
+                paths.append(self.path)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with contextlib.ExitStack() as stack:
+            if locked is not None:
+                fcntl.flock(stack.enter_context(locked.open()), fcntl.LOCK_EX)
+            http = stack.enter_context(HTTPServer(("127.0.0.1", port), Anything))
+            while "/end" not in paths:
+                http.handle_request()
+        return "".join(heard)
+
+    said: list[str] = []
+    socket.getfqdn("127.0.0.1")  # loads what the server will need: `nobody` may not read it
+    finish = begin_as_nobody(serve)
+    toy.wait_until(lambda: server.answers(f"http://127.0.0.1:{port}/"), seconds=60, what="nobody answers on the port")
+    try:
+        yield said
+    finally:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/end", timeout=60).close()
+        said.append(finish())
