@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from flows import server
-from tests import toy
+from tests.help import toy
 
 NO_DEPLOYMENT = "00000000-0000-0000-0000-000000000000"
 
