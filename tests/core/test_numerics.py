@@ -195,7 +195,8 @@ def test_what_ends_the_process_from_outside_says_nothing_of_the_kernel(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory that runs out, say, or Ctrl-C: an error, and nothing is kept."""
-    ending = f"signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIG{name})"
+    heeded = "" if name == "KILL" else f"signal.signal(signal.SIG{name}, signal.SIG_DFL); "  # nohup has HUP ignored
+    ending = f"{heeded}os.kill(os.getpid(), signal.SIG{name})"
     monkeypatch.setattr(kernel_process, "_looker", ended_by(ending))
     with pytest.raises(RuntimeError, match="ended with -"):
         numerics.verdict(PLAIN)
