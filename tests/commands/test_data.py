@@ -129,7 +129,8 @@ def test_when_dvc_fails_the_old_data_set_is_back(with_sample: Workspace, tmp_pat
 def test_a_put_that_was_killed_is_undone_by_the_next_call(with_sample: Workspace, tmp_path: Path) -> None:
     before = state(with_sample)
     # Stops where the new release lies in place and dvc should track it, until the test kills it.
-    stop = "from stages.commands import data; data.dvc = lambda *_: (print('placed', flush=True), __import__('time').sleep(60))"
+    wait = "lambda *_: (print('placed', flush=True), __import__('time').sleep(60))"
+    stop = f"from stages.commands import data; data.dvc = {wait}"
     script = f"{stop}; data.put({str(make_release(tmp_path / 'mine'))!r}, name='mine')"
     child = subprocess.Popen([sys.executable, "-c", script], cwd=with_sample.root, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
