@@ -105,7 +105,6 @@ def main(
     with ExitStack() as stack:
         children = stack.enter_context(Children())
         try:
-            server.token(root)  # makes the folder of the note
             note = stack.enter_context(server.note(root))
             console.print("starting Prefect and MLflow (a first start makes their databases: half a minute)")
             services = start(children, root, prefect_port=prefect_port, mlflow_port=mlflow_port)
